@@ -1,2 +1,57 @@
-//! To be written.
-fn main() {}
+//! The project's chores: `cargo xtask setup | doctor | train | test`.
+
+mod child;
+mod compiler;
+mod doctor;
+mod error;
+mod gpu;
+mod python;
+mod setup;
+mod table;
+mod test;
+mod train;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's chores.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Bring libtorch 2.11.0 onto this machine and link it as `.libtorch`
+    Setup(setup::Options),
+    /// Say what this machine has of what the project needs
+    Doctor,
+    /// Set up, build, fetch the data, train, evaluate and print a sample
+    Train(train::Options),
+    /// Run every check of the project, cheapest first
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    let workspace = workspace::Workspace::locate();
+    let done = match Cli::parse().task {
+        Task::Setup(options) => setup::run(&workspace, options),
+        Task::Doctor => doctor::run(&workspace),
+        Task::Train(options) => train::run(&workspace, &options),
+        Task::Test(options) => test::run(&workspace, &options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            if let Some(remedy) = error.remedy() {
+                eprintln!("  to fix it: {remedy}");
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

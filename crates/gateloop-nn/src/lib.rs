@@ -1,1 +1,55 @@
-//! To be written.
+//! Differentiable GateLoop operators and layers on libtorch.
+//!
+//! | what | where |
+//! | --- | --- |
+//! | custom gradients for tch | [`autograd`] |
+//! | the differentiable scan | [`scan()`], [`scan_with`] |
+//! | the GateLoop operator, any number of heads | [`gate_loop::gate_loop`] |
+//! | layers, each with `forward`, `prefill` and `step` | [`GateLoop`], [`SimpleGateLoop`], [`FeedForward`], [`Residual`] |
+//! | operations on lists of tensors | [`foreach`] |
+//! | norms, affine map | [`RmsNorm`], [`LayerNorm`], [`Linear`] |
+//!
+//! Tensors are [B, T, ..]: batch, time, features. Layers read and write [`tch::nn::VarStore`]s under
+//! the parameter names of the PyTorch reference.
+//!
+//! ```
+//! use gateloop_nn::{GateLoopConfig, SequenceLayer};
+//! use tch::{Device, Kind, Tensor, nn};
+//!
+//! let vs = nn::VarStore::new(Device::Cpu);
+//! let layer = GateLoopConfig { heads: Some(2), ..GateLoopConfig::new(8) }.init(&vs.root())?;
+//!
+//! let x = Tensor::randn([1, 10, 8], (Kind::Float, Device::Cpu));
+//! let y = layer.forward(&x)?; // the sequence at once
+//!
+//! let mut state = layer.initial_state(1); // the same, token by token
+//! for t in 0..10 {
+//!     let y_t = layer.step(&x.select(1, t), &mut state)?;
+//!     assert!(y_t.allclose(&y.select(1, t), 1e-4, 1e-5, false));
+//! }
+//! # Ok::<(), gateloop_nn::NnError>(())
+//! ```
+
+pub mod autograd;
+mod elements;
+mod error;
+mod feed_forward;
+mod ffi_error;
+pub mod foreach;
+pub mod gate_loop;
+mod layer;
+mod linear;
+mod norm;
+mod residual;
+mod scan;
+mod simple_gate_loop;
+
+pub use error::{NnError, Result};
+pub use feed_forward::{FeedForward, FeedForwardConfig};
+pub use gate_loop::{GateLoop, GateLoopConfig, GateLoopState};
+pub use layer::SequenceLayer;
+pub use linear::{Bias, Linear};
+pub use norm::{LayerNorm, RmsNorm};
+pub use residual::{NormPlacement, Residual};
+pub use scan::{ScanOptions, scan, scan_with};
+pub use simple_gate_loop::{SimpleGateLoop, SimpleGateLoopConfig, SimpleGateLoopState};

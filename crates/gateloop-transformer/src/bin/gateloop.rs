@@ -1,2 +1,7 @@
-//! To be written.
-fn main() {}
+//! The program `gateloop`; all of it is in the library's `cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gateloop_transformer::cli::main()
+}

@@ -1,0 +1,76 @@
+// Operations on lists of tensors that libtorch has and tch does not bind: one call for all
+// parameters instead of several for each.
+
+#include <ATen/Functions.h>
+#include <ATen/core/grad_mode.h>
+
+#include <cstddef>
+#include <exception>
+#include <string>
+#include <vector>
+
+using at::Tensor;
+
+namespace {
+
+std::vector<Tensor> list(const Tensor* const* tensors, size_t n) {
+  std::vector<Tensor> held;
+  held.reserve(n);
+  for (size_t i = 0; i < n; ++i) {
+    held.push_back(*tensors[i]);
+  }
+  return held;
+}
+
+template <typename Body>
+int guarded(std::string* error, Body body) {
+  try {
+    const at::NoGradGuard no_grad;
+    body();
+    return 0;
+  } catch (const c10::Error& e) {
+    *error = e.what_without_backtrace();
+  } catch (const std::exception& e) {
+    *error = e.what();
+  } catch (...) {
+    *error = "unknown C++ exception";
+  }
+  return -1;
+}
+
+}  // namespace
+
+extern "C" {
+
+struct GateloopAdamW {
+  double lr, beta1, beta2, eps, weight_decay;
+};
+
+// One AdamW update of every parameter, in place; `steps` are scalar tensors, one a parameter.
+int gateloop_fused_adamw(const Tensor* const* params, const Tensor* const* grads,
+                         const Tensor* const* exp_avgs, const Tensor* const* exp_avg_sqs,
+                         const Tensor* const* steps, size_t n, const GateloopAdamW* options,
+                         std::string* error) {
+  return guarded(error, [&] {
+    auto p = list(params, n), m = list(exp_avgs, n), v = list(exp_avg_sqs, n);
+    auto step = list(steps, n);
+    at::_foreach_add_(step, 1);
+    at::_fused_adamw_(p, list(grads, n), m, v, /*max_exp_avg_sqs=*/{}, step, options->lr,
+                      options->beta1, options->beta2, options->weight_decay, options->eps,
+                      /*amsgrad=*/false, /*maximize=*/false);
+  });
+}
+
+// The Euclidean norm over all elements of all tensors, as a scalar tensor.
+int gateloop_total_norm(const Tensor* const* tensors, size_t n, Tensor** norm, std::string* error) {
+  return guarded(error, [&] {
+    *norm = new Tensor(at::linalg_vector_norm(at::stack(at::_foreach_norm(list(tensors, n), 2)), 2));
+  });
+}
+
+// Multiplies every tensor by a number, in place.
+int gateloop_foreach_mul(const Tensor* const* tensors, size_t n, double factor, std::string* error) {
+  return guarded(error, [&] { at::_foreach_mul_(list(tensors, n), factor); });
+}
+
+}  // extern "C"

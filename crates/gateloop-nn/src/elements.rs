@@ -1,0 +1,100 @@
+//! The elements of a CPU tensor as a Rust slice: the one place where tensor memory is borrowed.
+
+use crate::error::{NnError, Result};
+use gateloop_scan::ScanElement;
+use num_complex::Complex;
+use std::marker::PhantomData;
+use std::slice;
+use tch::{Device, Kind, Tensor};
+
+/// A scan element that is also an element of tensors.
+pub(crate) trait TensorElement: ScanElement {
+    /// The kind of a tensor with these elements.
+    const KIND: Kind;
+}
+
+impl TensorElement for f32 {
+    const KIND: Kind = Kind::Float;
+}
+impl TensorElement for f64 {
+    const KIND: Kind = Kind::Double;
+}
+impl TensorElement for Complex<f32> {
+    const KIND: Kind = Kind::ComplexFloat;
+}
+impl TensorElement for Complex<f64> {
+    const KIND: Kind = Kind::ComplexDouble;
+}
+
+/// Calls `$function::<E>($args)` with the element type of a kind.
+macro_rules! dispatch_kind {
+    ($kind:expr, $operand:literal, $function:ident($($arg:expr),* $(,)?)) => {
+        match $kind {
+            tch::Kind::Float => $function::<f32>($($arg),*),
+            tch::Kind::Double => $function::<f64>($($arg),*),
+            tch::Kind::ComplexFloat => $function::<num_complex::Complex<f32>>($($arg),*),
+            tch::Kind::ComplexDouble => $function::<num_complex::Complex<f64>>($($arg),*),
+            actual => Err($crate::error::NnError::Kind {
+                operand: $operand,
+                expected: "Float, Double, ComplexFloat or ComplexDouble",
+                actual,
+            }),
+        }
+    };
+}
+pub(crate) use dispatch_kind;
+
+/// A contiguous CPU tensor of a known element type, borrowed or copied from another.
+pub(crate) struct Elements(Tensor);
+
+impl Elements {
+    /// Makes `tensor` readable as a slice; copies only if it is not contiguous.
+    pub(crate) fn of<E: TensorElement>(operand: &'static str, tensor: &Tensor) -> Result<Self> {
+        if tensor.device() != Device::Cpu {
+            return Err(NnError::Device { operand, actual: tensor.device() });
+        }
+        if tensor.kind() != E::KIND {
+            return Err(NnError::Kind {
+                operand,
+                expected: "the kind of the other operands",
+                actual: tensor.kind(),
+            });
+        }
+        // Conjugated and negated views share memory with the plain tensor; the slice must not.
+        Ok(Self(tensor.f_resolve_conj()?.f_resolve_neg()?.f_contiguous()?))
+    }
+
+    /// The elements in row-major order.
+    pub(crate) fn slice<E: TensorElement>(&self) -> &[E] {
+        // SAFETY: `of` checked the device, the kind and contiguity; the tensor is alive as long as
+        // self, and nothing in this crate writes to an operand.
+        unsafe { slice::from_raw_parts(self.0.data_ptr().cast::<E>().cast_const(), self.0.numel()) }
+    }
+}
+
+/// A new tensor that is written as a slice before anyone else sees it.
+pub(crate) struct Output<E> {
+    tensor: Tensor,
+    element: PhantomData<E>,
+}
+
+impl<E: TensorElement> Output<E> {
+    /// Allocates a CPU tensor of this shape; its elements are arbitrary until written.
+    pub(crate) fn new(shape: &[i64]) -> Result<Self> {
+        let tensor = Tensor::f_empty(shape, (E::KIND, Device::Cpu))?;
+        Ok(Self { tensor, element: PhantomData })
+    }
+
+    /// The elements in row-major order.
+    pub(crate) fn slice_mut(&mut self) -> &mut [E] {
+        let (data, len) = (self.tensor.data_ptr().cast::<E>(), self.tensor.numel());
+        // SAFETY: the tensor was made by `new`: contiguous, of kind E, on the CPU, with no other
+        // handle. Every bit pattern is a valid E.
+        unsafe { slice::from_raw_parts_mut(data, len) }
+    }
+
+    /// Hands the tensor over.
+    pub(crate) fn into_tensor(self) -> Tensor {
+        self.tensor
+    }
+}

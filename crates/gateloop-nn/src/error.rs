@@ -1,0 +1,72 @@
+//! What can go wrong in this crate.
+
+use gateloop_scan::ScanError;
+use tch::{Device, Kind, TchError};
+
+/// Every failure of an operator or a layer.
+///
+/// A message names the operand, what it is and what was expected, so that it can be mended without
+/// reading this crate's sources.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NnError {
+    /// An operand has the wrong shape.
+    #[error("`{operand}` has shape {actual:?}, but {expected} is needed")]
+    Shape {
+        /// The operand's name in the documentation of the function.
+        operand: &'static str,
+        /// The shape that was needed, in words.
+        expected: String,
+        /// The shape that was given.
+        actual: Vec<i64>,
+    },
+    /// An operand has an element type that the operation does not take.
+    #[error("`{operand}` has kind {actual:?}, but {expected} is needed: convert it with `to_kind`")]
+    Kind {
+        /// The operand's name.
+        operand: &'static str,
+        /// The kinds that are taken, in words.
+        expected: &'static str,
+        /// The kind that was given.
+        actual: Kind,
+    },
+    /// An operand lies on a device for which the operation has no implementation.
+    #[error("`{operand}` is on {actual:?}, but this operation runs on the CPU: move it with `to_device`")]
+    Device {
+        /// The operand's name.
+        operand: &'static str,
+        /// Where it is.
+        actual: Device,
+    },
+    /// A configuration that no layer can be built from.
+    #[error("`{key}`: {problem}")]
+    Config {
+        /// The option's name.
+        key: &'static str,
+        /// What is wrong with its value, and what would be right.
+        problem: String,
+    },
+    /// A form of the operator was asked for that does not exist for these shapes.
+    #[error("the `{form}` form needs {needs}; choose another form or `Auto`")]
+    Form {
+        /// The form's name.
+        form: &'static str,
+        /// The condition that does not hold.
+        needs: &'static str,
+    },
+    /// A custom function failed, forward or backward.
+    #[error("custom autograd function: {message}")]
+    Function {
+        /// The message of the failure, with its causes.
+        message: String,
+    },
+    /// The scan refused its operands.
+    #[error("scan: {0}")]
+    Scan(#[from] ScanError),
+    /// libtorch reported a failure.
+    #[error("libtorch: {0}")]
+    Torch(#[from] TchError),
+}
+
+/// A result whose error is [`NnError`].
+pub type Result<T, E = NnError> = std::result::Result<T, E>;

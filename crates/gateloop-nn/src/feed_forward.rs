@@ -1,0 +1,69 @@
+//! The channel mixer: two affine maps with a GELU between them.
+
+use crate::error::{NnError, Result};
+use crate::layer::{SequenceLayer, sequence_dims, token_dims};
+use crate::linear::{Bias, Linear};
+use tch::Tensor;
+use tch::nn::Path;
+
+/// The size of a [`FeedForward`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeedForwardConfig {
+    /// Features of a token, D.
+    pub dim: i64,
+    /// The inner width in multiples of D.
+    pub mult: i64,
+}
+
+impl FeedForwardConfig {
+    /// Registers `0.{weight,bias}` and `2.{weight,bias}` under `path`.
+    pub fn init(&self, path: &Path<'_>) -> Result<FeedForward> {
+        for (key, value) in [("dim", self.dim), ("ff_mult", self.mult)] {
+            if value < 1 {
+                let problem = format!("{value} is given, but at least 1 is needed");
+                return Err(NnError::Config { key, problem });
+            }
+        }
+        let inner = self.dim * self.mult;
+        Ok(FeedForward {
+            dim: self.dim,
+            expand: Linear::new(&(path / 0), self.dim, inner, Bias::With)?,
+            contract: Linear::new(&(path / 2), inner, self.dim, Bias::With)?,
+        })
+    }
+}
+
+/// y = W2 gelu(W1 x + b1) + b2, with the exact (erf) GELU; each token on its own.
+#[derive(Debug)]
+pub struct FeedForward {
+    dim: i64,
+    expand: Linear,
+    contract: Linear,
+}
+
+impl FeedForward {
+    fn map(&self, x: &Tensor) -> Result<Tensor> {
+        self.contract.forward(&self.expand.forward(x)?.f_gelu("none")?)
+    }
+}
+
+impl SequenceLayer for FeedForward {
+    /// Tokens are mapped independently: there is nothing to remember.
+    type State = ();
+
+    fn initial_state(&self, _batch: i64) {}
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        sequence_dims(x, self.dim)?;
+        self.map(x)
+    }
+
+    fn prefill(&self, x: &Tensor, (): &mut ()) -> Result<Tensor> {
+        self.forward(x)
+    }
+
+    fn step(&self, x: &Tensor, (): &mut ()) -> Result<Tensor> {
+        token_dims(x, self.dim)?;
+        self.map(x)
+    }
+}

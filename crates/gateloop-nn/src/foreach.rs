@@ -1,0 +1,142 @@
+//! Operations on lists of tensors: one call of libtorch for all parameters of a model.
+
+use crate::error::{NnError, Result};
+use crate::ffi_error::{ErrorSlot, ErrorText};
+use std::ffi::c_int;
+use std::ptr;
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+/// The constants of an AdamW update (Decoupled Weight Decay Regularization, arXiv 1711.05101); with
+/// `weight_decay` 0 it is Adam.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+pub struct AdamW {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the running mean of gradients.
+    pub beta1: f64,
+    /// Decay of the running mean of squared gradients.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Share of lr by which a parameter is shrunk in a step.
+    pub weight_decay: f64,
+}
+
+type Tensors = *const *const C_tensor;
+
+unsafe extern "C" {
+    fn gateloop_fused_adamw(
+        params: Tensors,
+        grads: Tensors,
+        exp_avgs: Tensors,
+        exp_avg_sqs: Tensors,
+        steps: Tensors,
+        n: usize,
+        options: *const AdamW,
+        error: *mut ErrorText,
+    ) -> c_int;
+    fn gateloop_total_norm(
+        tensors: Tensors,
+        n: usize,
+        norm: *mut *mut C_tensor,
+        error: *mut ErrorText,
+    ) -> c_int;
+    fn gateloop_foreach_mul(
+        tensors: Tensors,
+        n: usize,
+        factor: f64,
+        error: *mut ErrorText,
+    ) -> c_int;
+}
+
+/// The tensors of one AdamW update: lists of one length, entry i of each belonging together.
+#[derive(Debug)]
+pub struct AdamWState<'a> {
+    /// The parameters, updated in place.
+    pub params: &'a [Tensor],
+    /// Their gradients.
+    pub grads: &'a [Tensor],
+    /// Running means of the gradients, updated in place.
+    pub exp_avgs: &'a [Tensor],
+    /// Running means of the squared gradients, updated in place.
+    pub exp_avg_sqs: &'a [Tensor],
+    /// Numbers of updates so far, Float scalars, counted up in place.
+    pub steps: &'a [Tensor],
+}
+
+/// One update of all parameters, with bias-corrected moments.
+pub fn adamw_(state: &AdamWState<'_>, options: &AdamW) -> Result<()> {
+    let AdamWState { params, grads, exp_avgs, exp_avg_sqs, steps } = state;
+    let lists =
+        [("grads", grads), ("exp_avgs", exp_avgs), ("exp_avg_sqs", exp_avg_sqs), ("steps", steps)];
+    for (operand, list) in lists {
+        if list.len() != params.len() {
+            let expected = format!("one entry for each of {} parameters", params.len());
+            return Err(NnError::Shape { operand, expected, actual: vec![list.len() as i64] });
+        }
+    }
+    if params.is_empty() {
+        return Ok(());
+    }
+    let error = ErrorSlot::new();
+    let [p, g, m, v, s] = [params, grads, exp_avgs, exp_avg_sqs, steps].map(|list| pointers(list));
+    // SAFETY: five arrays of `params.len()` live tensors; libtorch checks shapes and kinds.
+    let status = unsafe {
+        gateloop_fused_adamw(
+            p.as_ptr(),
+            g.as_ptr(),
+            m.as_ptr(),
+            v.as_ptr(),
+            s.as_ptr(),
+            p.len(),
+            options,
+            error.as_ptr(),
+        )
+    };
+    report(status, &error)
+}
+
+/// The Euclidean norm over all elements of all tensors; 0 for none.
+pub fn total_norm(tensors: &[Tensor]) -> Result<f64> {
+    if tensors.is_empty() {
+        return Ok(0.0);
+    }
+    let error = ErrorSlot::new();
+    let pointers = pointers(tensors);
+    let mut norm = ptr::null_mut();
+    // SAFETY: an array of live tensors; on success `norm` is a new tensor that we own.
+    let status = unsafe {
+        gateloop_total_norm(pointers.as_ptr(), pointers.len(), &raw mut norm, error.as_ptr())
+    };
+    report(status, &error)?;
+    // SAFETY: see above.
+    let norm = unsafe { Tensor::from_ptr(norm) };
+    Ok(norm.f_double_value(&[])?)
+}
+
+/// Multiplies every tensor by `factor`, in place.
+pub fn mul_(tensors: &[Tensor], factor: f64) -> Result<()> {
+    if tensors.is_empty() {
+        return Ok(());
+    }
+    let error = ErrorSlot::new();
+    let pointers = pointers(tensors);
+    // SAFETY: an array of live tensors.
+    let status = unsafe {
+        gateloop_foreach_mul(pointers.as_ptr(), pointers.len(), factor, error.as_ptr())
+    };
+    report(status, &error)
+}
+
+fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {
+    tensors.iter().map(Tensor::as_ptr).collect()
+}
+
+fn report(status: c_int, error: &ErrorSlot) -> Result<()> {
+    if status == 0 {
+        return Ok(());
+    }
+    Err(NnError::Function { message: error.message() })
+}

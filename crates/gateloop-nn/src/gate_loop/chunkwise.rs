@@ -1,0 +1,129 @@
+//! The chunkwise form, for heads of any width: matrix products within chunks of the sequence and a
+//! scan of the states at their ends.
+//!
+//! With g and p the sums of ln|a| and arg a from the start of a chunk up to and including a token,
+//!
+//! y[i] = sum_{j<=i} e^{g[i]-g[j]} cos(p[i]-p[j]) (q[i].k[j]) v[j] + q[i] Re(e^{g[i]+ip[i]} S_in)
+//!
+//! and cos(p[i]-p[j]) (q[i].k[j]) is one product of [q cos p, q sin p] with [k cos p, k sin p].
+//! Derivation: docs/math.md.
+//!
+//! Phases are summed within a chunk only: over a long sequence one running sum in f32 would lose
+//! the angle. Every exponent is a sum of ln|a| over a range of tokens, never positive.
+
+use super::operator::{Dims, Operands, state_or_zeros};
+use crate::error::Result;
+use crate::scan::scan;
+use tch::{Kind, Tensor};
+
+/// Shorter chunks leave the matrix products too small to run at speed.
+const MIN_CHUNK: i64 = 64;
+
+/// The length of a chunk. The states at chunk ends take T / `chunk_len` x `head_dim`^2 numbers a
+/// head, so chunks as long as a head is wide keep memory at T x `head_dim`, like the operands.
+pub(super) fn chunk_len(dims: &Dims) -> i64 {
+    dims.head_dim.max(MIN_CHUNK).min(dims.seqlen)
+}
+
+/// The operands cut into N chunks of C tokens, the last one padded with a = 1, k = 0.
+struct Chunks {
+    q: Tensor,     // [B, H, N, C, d], so are k and v
+    k: Tensor,
+    v: Tensor,
+    log_a: Tensor, // [B, H, N, C]: sums from the start of the chunk
+    phase: Tensor, // the same of the phases
+    n: i64,
+}
+
+pub(super) fn run(
+    operands: &Operands<'_>,
+    state: Option<&Tensor>,
+    dims: &Dims,
+    chunk_len: i64,
+) -> Result<(Tensor, Tensor)> {
+    let chunks = cut(operands, dims, chunk_len)?;
+    let (cos, sin) = (chunks.phase.f_cos()?.f_unsqueeze(-1)?, chunks.phase.f_sin()?.f_unsqueeze(-1)?);
+    let rotate = |x: &Tensor| Tensor::f_cat(&[x.f_mul(&cos)?, x.f_mul(&sin)?], -1);
+    let (q2, k2) = (rotate(&chunks.q)?, rotate(&chunks.k)?); // [B, H, N, C, 2d]
+
+    let (entry, last) = states(&chunks, state_or_zeros(state, operands.q, dims)?, dims)?;
+    let within = within_chunks(&chunks, &q2, &k2)?;
+    let from_state = q2.f_matmul(&entry)?.f_mul(&chunks.log_a.f_exp()?.f_unsqueeze(-1)?)?;
+    let y = within
+        .f_add(&from_state)?
+        .f_flatten(2, 3)? // [B, H, N C, d]
+        .f_narrow(2, 0, dims.seqlen)?
+        .f_transpose(1, 2)?
+        .f_reshape([dims.batch, dims.seqlen, dims.heads * dims.head_dim])?;
+    Ok((y, last))
+}
+
+fn cut(operands: &Operands<'_>, dims: &Dims, chunk_len: i64) -> Result<Chunks> {
+    let n = dims.seqlen.div_euclid(chunk_len) + i64::from(dims.seqlen % chunk_len != 0);
+    let padding = n * chunk_len - dims.seqlen;
+    let tokens = |x: &Tensor| {
+        x.f_reshape([dims.batch, dims.seqlen, dims.heads, dims.head_dim])?
+            .f_transpose(1, 2)?
+            .f_constant_pad_nd([0, 0, 0, padding])?
+            .f_reshape([dims.batch, dims.heads, n, chunk_len, dims.head_dim])
+    };
+    let sums = |x: &Tensor| {
+        x.f_transpose(1, 2)?
+            .f_constant_pad_nd([0, padding])?
+            .f_reshape([dims.batch, dims.heads, n, chunk_len])?
+            .f_cumsum(-1, None::<Kind>)
+    };
+    Ok(Chunks {
+        q: tokens(operands.q)?,
+        k: tokens(operands.k)?,
+        v: tokens(operands.v)?,
+        log_a: sums(operands.transition.log_magnitude())?,
+        phase: sums(operands.transition.phase())?,
+        n,
+    })
+}
+
+/// What the tokens of a chunk say to the later tokens of the same chunk: [B, H, N, C, d].
+fn within_chunks(chunks: &Chunks, q2: &Tensor, k2: &Tensor) -> Result<Tensor> {
+    let c = chunks.v.size()[3];
+    let future = Tensor::f_ones([c, c], (Kind::Bool, chunks.v.device()))?.f_triu(1)?;
+    let decay = chunks
+        .log_a
+        .f_unsqueeze(-1)?
+        .f_sub(&chunks.log_a.f_unsqueeze(-2)?)?
+        // Masked before exp(): above the diagonal the exponents are positive.
+        .f_masked_fill(&future, f64::NEG_INFINITY)?
+        .f_exp()?;
+    let scores = q2.f_matmul(&k2.f_transpose(-2, -1)?)?.f_mul(&decay)?;
+    Ok(scores.f_matmul(&chunks.v)?)
+}
+
+/// The state before each chunk, as the stacked real matrix [Re S; -Im S] of [B, H, N, 2d, d] that
+/// meets the rotated queries, and the state after the last chunk, complex [B, H, d, d].
+fn states(chunks: &Chunks, initial: Tensor, dims: &Dims) -> Result<(Tensor, Tensor)> {
+    let Dims { batch, heads, head_dim: d, .. } = *dims;
+    let total_log_a = chunks.log_a.f_narrow(-1, -1, 1)?; // [B, H, N, 1]
+    let total_phase = chunks.phase.f_narrow(-1, -1, 1)?;
+
+    // What each token leaves at the end of its chunk: e^{(g_C - g) + i (p_C - p)} k^T v.
+    let weight = total_log_a.f_sub(&chunks.log_a)?.f_exp()?;
+    let angle = total_phase.f_sub(&chunks.phase)?;
+    let part = |x: Tensor| -> Result<Tensor> {
+        let weighted = chunks.k.f_mul(&weight.f_mul(&x)?.f_unsqueeze(-1)?)?;
+        Ok(weighted.f_transpose(-2, -1)?.f_matmul(&chunks.v)?) // [B, H, N, d, d]
+    };
+    let added = Tensor::f_complex(&part(angle.f_cos()?)?, &part(angle.f_sin()?)?)?;
+
+    // The states at chunk ends are a diagonal scan over the chunks.
+    let flat = [batch * heads, chunks.n, d * d];
+    let decay = Tensor::f_polar(&total_log_a.f_exp()?, &total_phase)?
+        .f_view([batch * heads, chunks.n, 1])?
+        .f_expand(flat, false)?;
+    let h0 = initial.f_reshape([batch * heads, d * d])?;
+    let (h, last) = scan(&decay, &added.f_reshape(flat)?, Some(&h0))?;
+
+    let before = Tensor::f_cat(&[h0.f_unsqueeze(1)?, h.f_narrow(1, 0, chunks.n - 1)?], 1)?
+        .f_view([batch, heads, chunks.n, d, d])?;
+    let entry = Tensor::f_cat(&[before.f_real()?, before.f_imag()?.f_neg()?], -2)?;
+    Ok((entry, last.f_view(dims.state())?))
+}

@@ -1,0 +1,193 @@
+//! The layer: projections, the operator, gates and the decoding state.
+
+use super::operator::{Form, Operands, gate_loop};
+use super::transition::{StateTransition, TransitionMode};
+use crate::error::{NnError, Result};
+use crate::layer::{SequenceLayer, sequence_dims, token_dims};
+use crate::linear::{Bias, Linear};
+use crate::norm::LayerNorm;
+use tch::nn::Path;
+use tch::Tensor;
+
+/// A [`GateLoop`] layer to be built; the defaults are the reference's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GateLoopConfig {
+    /// Features of a token, D.
+    pub dim: i64,
+    /// Width of q, k and v; D if `None`.
+    pub dim_inner: Option<i64>,
+    /// Number of heads, a divisor of the inner width; the inner width itself (max heads) if `None`.
+    pub heads: Option<i64>,
+    /// Whether the output is multiplied by SiLU of a projection of the input.
+    pub swish_gating: bool,
+    /// Whether a LayerNorm follows the operator.
+    pub sub_ln: bool,
+    /// How much of its gradient the transition's projection receives, 0 to 1: a lower learning rate
+    /// for it, in effect. Values are not changed.
+    pub frac_gradient_state_transition: f64,
+    /// How a is computed; anything but the default is an ablation.
+    pub transition: TransitionMode,
+    /// The form of the operator in sequence mode.
+    pub form: Form,
+}
+
+impl GateLoopConfig {
+    /// The reference's defaults for a dimension: max heads, gated.
+    pub fn new(dim: i64) -> Self {
+        Self {
+            dim,
+            dim_inner: None,
+            heads: None,
+            swish_gating: true,
+            sub_ln: false,
+            frac_gradient_state_transition: 0.9,
+            transition: TransitionMode::default(),
+            form: Form::default(),
+        }
+    }
+
+    /// Registers the parameters under `path`, with the reference's names: `to_qkv.weight`,
+    /// `to_a.0.{weight,bias}`, `to_gates.0.weight`, `maybe_sub_ln.{weight,bias}`, `to_out.weight`.
+    pub fn init(&self, path: &Path<'_>) -> Result<GateLoop> {
+        let dim_inner = self.dim_inner.unwrap_or(self.dim);
+        let heads = self.heads.unwrap_or(dim_inner);
+        self.check(dim_inner, heads)?;
+        let gates = self
+            .swish_gating
+            .then(|| Linear::new(&(path / "to_gates" / 0), self.dim, dim_inner, Bias::Without));
+        let norm = self.sub_ln.then(|| LayerNorm::new(&(path / "maybe_sub_ln"), dim_inner));
+        // As in the reference: an ungated layer of equal widths has no output projection.
+        let projects = dim_inner != self.dim || self.swish_gating;
+        let out = projects
+            .then(|| Linear::new(&(path / "to_out"), dim_inner, self.dim, Bias::Without));
+        Ok(GateLoop {
+            to_qkv: Linear::new(&(path / "to_qkv"), self.dim, 3 * dim_inner, Bias::Without)?,
+            to_a: Linear::new(&(path / "to_a" / 0), self.dim, 2 * heads, Bias::With)?,
+            to_gates: gates.transpose()?,
+            sub_ln: norm.transpose()?,
+            to_out: out.transpose()?,
+            dim_inner,
+            heads,
+            config: self.clone(),
+        })
+    }
+
+    fn check(&self, dim_inner: i64, heads: i64) -> Result<()> {
+        for (key, value) in
+            [("dim", self.dim), ("dim_gate_looped_attn", dim_inner), ("gate_loop_heads", heads)]
+        {
+            if value < 1 {
+                let problem = format!("{value} is given, but at least 1 is needed");
+                return Err(NnError::Config { key, problem });
+            }
+        }
+        if dim_inner % heads != 0 {
+            return Err(NnError::Config {
+                key: "gate_loop_heads",
+                problem: format!("{heads} heads do not divide the inner dimension {dim_inner}"),
+            });
+        }
+        let fraction = self.frac_gradient_state_transition;
+        if !(0.0..=1.0).contains(&fraction) {
+            return Err(NnError::Config {
+                key: "frac_gradient_state_transition",
+                problem: format!("{fraction} is given, but a fraction from 0 to 1 is needed"),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The GateLoop layer of the reference (there `GateLoopedAttention`), with a state for decoding.
+#[derive(Debug)]
+pub struct GateLoop {
+    to_qkv: Linear,
+    to_a: Linear,
+    to_gates: Option<Linear>,
+    sub_ln: Option<LayerNorm>,
+    to_out: Option<Linear>,
+    dim_inner: i64,
+    heads: i64,
+    config: GateLoopConfig,
+}
+
+/// What a [`GateLoop`] remembers: one head_dim x head_dim complex matrix for each head.
+#[derive(Debug)]
+pub struct GateLoopState(Option<Tensor>);
+
+impl GateLoopState {
+    /// The state, complex [B, H, head_dim, head_dim]; `None` before the first token.
+    pub fn tensor(&self) -> Option<&Tensor> {
+        self.0.as_ref()
+    }
+
+    /// A state from a tensor that [`tensor`](Self::tensor) gave; its shape is checked when used.
+    pub fn from_tensor(state: Tensor) -> Self {
+        Self(Some(state))
+    }
+}
+
+impl GateLoop {
+    /// The configuration that the layer was built from.
+    pub fn config(&self) -> &GateLoopConfig {
+        &self.config
+    }
+
+    /// Real numbers in the state of one sequence.
+    pub fn state_len(&self) -> i64 {
+        let head_dim = self.dim_inner / self.heads;
+        2 * self.heads * head_dim * head_dim
+    }
+
+    fn run(&self, x: &Tensor, state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        let (batch, seqlen) = sequence_dims(x, self.config.dim)?;
+        let qkv = self.to_qkv.forward(x)?.f_chunk(3, -1)?;
+        let z = self.to_a.forward(x)?.f_view([batch, seqlen, self.heads, 2])?;
+        let z = scale_gradient(&z, self.config.frac_gradient_state_transition)?;
+        let transition = StateTransition::from_pre_activation(&z, self.config.transition)?;
+        let operands = Operands { q: &qkv[0], k: &qkv[1], v: &qkv[2], transition: &transition };
+        let (mut y, state) = gate_loop(&operands, state, self.config.form)?;
+        if let Some(norm) = &self.sub_ln {
+            y = norm.forward(&y)?;
+        }
+        if let Some(gates) = &self.to_gates {
+            y = gates.forward(x)?.f_silu()?.f_mul(&y)?;
+        }
+        if let Some(out) = &self.to_out {
+            y = out.forward(&y)?;
+        }
+        Ok((y, state))
+    }
+}
+
+impl SequenceLayer for GateLoop {
+    type State = GateLoopState;
+
+    fn initial_state(&self, _batch: i64) -> GateLoopState {
+        GateLoopState(None)
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.run(x, None)?.0)
+    }
+
+    fn prefill(&self, x: &Tensor, state: &mut GateLoopState) -> Result<Tensor> {
+        let (y, next) = self.run(x, state.0.as_ref())?;
+        state.0 = Some(next);
+        Ok(y)
+    }
+
+    fn step(&self, x: &Tensor, state: &mut GateLoopState) -> Result<Tensor> {
+        token_dims(x, self.config.dim)?;
+        Ok(self.prefill(&x.f_unsqueeze(1)?, state)?.f_squeeze_dim(1)?)
+    }
+}
+
+/// The value of z with `fraction` of its gradient.
+fn scale_gradient(z: &Tensor, fraction: f64) -> Result<Tensor> {
+    if fraction == 1.0 {
+        return Ok(z.shallow_clone());
+    }
+    let kept = z.f_mul_scalar(fraction)?;
+    Ok(kept.f_add(&z.f_detach()?.f_mul_scalar(1.0 - fraction)?)?)
+}

@@ -1,0 +1,19 @@
+//! GateLoop: linear recurrence with a decay that is computed from the data.
+//!
+//! For every head, with a state S of head_dim x head_dim complex numbers,
+//!
+//! S[t] = a[t] S[t-1] + k[t]^T v[t],   y[t] = q[t] Re(S[t])
+//!
+//! (GateLoop, arXiv 2311.01927, section 3). [`gate_loop`] is the operator in each of its equivalent
+//! [`Form`]s; [`GateLoop`] is the layer with its projections, gates and decoding state.
+
+mod chunkwise;
+mod layer;
+mod operator;
+mod recurrent;
+mod scan_form;
+mod transition;
+
+pub use layer::{GateLoop, GateLoopConfig, GateLoopState};
+pub use operator::{Form, Operands, gate_loop};
+pub use transition::{StateTransition, TransitionMode};

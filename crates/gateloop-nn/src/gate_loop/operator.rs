@@ -1,0 +1,157 @@
+//! The operator: one function, several equivalent forms.
+
+use super::transition::{StateTransition, complex_kind};
+use super::{chunkwise, recurrent, scan_form};
+use crate::error::{NnError, Result};
+use tch::Tensor;
+
+/// How the operator is computed. All forms compute the same function, to within rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Form {
+    /// `Scan` for heads of width 1, `Recurrent` for a single token, `Chunkwise` otherwise.
+    #[default]
+    Auto,
+    /// Token by token: O(T) small steps. The definition, and the way to decode.
+    Recurrent,
+    /// A parallel scan over the states; for heads of width 1 only, where a state is one number.
+    Scan,
+    /// Matrix products within chunks, a scan over chunks: time and memory grow with T.
+    Chunkwise,
+    /// One chunk as long as the sequence, the paper's surrogate attention: O(T^2).
+    Quadratic,
+}
+
+/// What the operator is applied to.
+#[derive(Debug, Clone, Copy)]
+pub struct Operands<'a> {
+    /// Queries [B, T, H x head_dim], Float or Double.
+    pub q: &'a Tensor,
+    /// Keys, like `q`.
+    pub k: &'a Tensor,
+    /// Values, like `q`.
+    pub v: &'a Tensor,
+    /// The decay of each head at each token, [B, T, H].
+    pub transition: &'a StateTransition,
+}
+
+/// The sizes behind the operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Dims {
+    pub(super) batch: i64,
+    pub(super) seqlen: i64,
+    pub(super) heads: i64,
+    pub(super) head_dim: i64,
+}
+
+impl Dims {
+    /// [B, H, head_dim, head_dim]
+    pub(super) fn state(&self) -> [i64; 4] {
+        [self.batch, self.heads, self.head_dim, self.head_dim]
+    }
+}
+
+/// y[t] = q[t] Re(S[t]), S[t] = a[t] S[t-1] + k[t]^T v[t], for every head.
+///
+/// # Shapes
+/// - `state`: the state before the first token, complex [B, H, head_dim, head_dim] (the second
+///   dimension from the end is that of k); zeros if `None`
+/// - returns `y` [B, T, H x head_dim] and the state after the last token
+///
+/// Differentiable in every operand, in `state` and through both results.
+pub fn gate_loop(
+    operands: &Operands<'_>,
+    state: Option<&Tensor>,
+    form: Form,
+) -> Result<(Tensor, Tensor)> {
+    let dims = check(operands, state)?;
+    match resolve(form, &dims)? {
+        Resolved::Recurrent => recurrent::run(operands, state, &dims),
+        Resolved::Scan => scan_form::run(operands, state, &dims),
+        Resolved::Chunkwise(chunk_len) => chunkwise::run(operands, state, &dims, chunk_len),
+    }
+}
+
+enum Resolved {
+    Recurrent,
+    Scan,
+    Chunkwise(i64),
+}
+
+fn resolve(form: Form, dims: &Dims) -> Result<Resolved> {
+    Ok(match form {
+        Form::Auto if dims.seqlen == 1 => Resolved::Recurrent,
+        Form::Auto if dims.head_dim == 1 => Resolved::Scan,
+        Form::Auto | Form::Chunkwise => Resolved::Chunkwise(chunkwise::chunk_len(dims)),
+        Form::Recurrent => Resolved::Recurrent,
+        Form::Scan if dims.head_dim == 1 => Resolved::Scan,
+        Form::Scan => return Err(NnError::Form { form: "scan", needs: "heads of width 1" }),
+        Form::Quadratic => Resolved::Chunkwise(dims.seqlen),
+    })
+}
+
+fn check(operands: &Operands<'_>, state: Option<&Tensor>) -> Result<Dims> {
+    let Operands { q, k, v, transition } = operands;
+    let [batch, seqlen, inner] = q.size()[..] else {
+        return Err(NnError::Shape {
+            operand: "q",
+            expected: "[B, T, H x head_dim]".into(),
+            actual: q.size(),
+        });
+    };
+    if batch < 1 || seqlen < 1 {
+        return Err(NnError::Shape {
+            operand: "q",
+            expected: "B and T of at least 1".into(),
+            actual: q.size(),
+        });
+    }
+    for (operand, tensor) in [("k", k), ("v", v)] {
+        if tensor.size() != q.size() {
+            let expected = format!("the shape of `q`, {:?},", q.size());
+            return Err(NnError::Shape { operand, expected, actual: tensor.size() });
+        }
+    }
+    let parts = [("k", *k), ("v", *v), ("transition", transition.log_magnitude())];
+    for (operand, tensor) in parts {
+        if tensor.kind() != q.kind() {
+            let (expected, actual) = ("the kind of `q`", tensor.kind());
+            return Err(NnError::Kind { operand, expected, actual });
+        }
+    }
+    let a = transition.log_magnitude().size();
+    let heads = match a[..] {
+        [b, t, heads] if b == batch && t == seqlen && heads >= 1 && inner % heads == 0 => heads,
+        _ => {
+            return Err(NnError::Shape {
+                operand: "transition",
+                expected: format!("[{batch}, {seqlen}, H] with H a divisor of {inner}"),
+                actual: a,
+            });
+        }
+    };
+    let dims = Dims { batch, seqlen, heads, head_dim: inner / heads };
+    let kind = complex_kind(q.kind())?;
+    if let Some(state) = state {
+        if state.size() != dims.state() {
+            let expected = format!("{:?}", dims.state());
+            return Err(NnError::Shape { operand: "state", expected, actual: state.size() });
+        }
+        if state.kind() != kind {
+            return Err(NnError::Kind {
+                operand: "state",
+                expected: "the complex kind of `q`",
+                actual: state.kind(),
+            });
+        }
+    }
+    Ok(dims)
+}
+
+/// The initial state, or zeros.
+pub(super) fn state_or_zeros(state: Option<&Tensor>, q: &Tensor, dims: &Dims) -> Result<Tensor> {
+    match state {
+        Some(state) => Ok(state.shallow_clone()),
+        None => Ok(Tensor::f_zeros(dims.state(), (complex_kind(q.kind())?, q.device()))?),
+    }
+}

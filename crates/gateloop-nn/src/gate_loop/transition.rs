@@ -1,0 +1,92 @@
+//! The state transition a[t], in polar form.
+
+use crate::error::{NnError, Result};
+use std::f64::consts::PI;
+use tch::{Kind, Tensor};
+
+/// What a state transition is computed from the pre-activation z.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TransitionMode {
+    /// a = sigmoid(|z|) e^{i arg z}
+    #[default]
+    Complex,
+    /// a = sigmoid(|Re z|) sign(Re z): the reference's `ablate_complex`
+    Real,
+    /// a = 1, whatever z: the reference's `ablate_state_transition`
+    Identity,
+}
+
+/// The decay of each head at each token as log magnitude and phase, both [B, T, H].
+///
+/// The chunkwise form needs logarithms and angles, the scan needs the number itself; the polar form
+/// gives either without a division, and only non-positive numbers reach exp().
+#[derive(Debug)]
+pub struct StateTransition {
+    log_magnitude: Tensor,
+    phase: Tensor,
+}
+
+impl StateTransition {
+    /// From a log magnitude (at most 0) and a phase in radians, both [B, T, H].
+    pub fn from_polar(log_magnitude: &Tensor, phase: &Tensor) -> Result<Self> {
+        if log_magnitude.dim() != 3 || log_magnitude.size() != phase.size() {
+            return Err(NnError::Shape {
+                operand: "phase",
+                expected: format!("[B, T, H] like the log magnitude, {:?},", log_magnitude.size()),
+                actual: phase.size(),
+            });
+        }
+        Ok(Self { log_magnitude: log_magnitude.shallow_clone(), phase: phase.shallow_clone() })
+    }
+
+    /// From the pre-activation z, [B, T, H, 2]: its real and its imaginary part.
+    pub fn from_pre_activation(z: &Tensor, mode: TransitionMode) -> Result<Self> {
+        if z.dim() != 4 || z.size()[3] != 2 {
+            return Err(NnError::Shape {
+                operand: "z",
+                expected: "[B, T, H, 2]".into(),
+                actual: z.size(),
+            });
+        }
+        match mode {
+            TransitionMode::Complex => {
+                let z = z.f_contiguous()?.f_view_as_complex()?;
+                Ok(Self { log_magnitude: z.f_abs()?.f_log_sigmoid()?, phase: z.f_angle()? })
+            }
+            TransitionMode::Real => {
+                let re = z.f_select(3, 0)?;
+                // The sign as a phase: 0 or pi. It is piecewise constant and carries no gradient.
+                let phase = re.f_lt(0.0)?.f_to_kind(re.kind())?.f_mul_scalar(PI)?;
+                Ok(Self { log_magnitude: re.f_abs()?.f_log_sigmoid()?, phase })
+            }
+            TransitionMode::Identity => {
+                let ones = z.f_select(3, 0)?.f_zeros_like()?;
+                Ok(Self { phase: ones.shallow_clone(), log_magnitude: ones })
+            }
+        }
+    }
+
+    /// ln|a|, [B, T, H], never positive.
+    pub fn log_magnitude(&self) -> &Tensor {
+        &self.log_magnitude
+    }
+
+    /// arg a in radians, [B, T, H].
+    pub fn phase(&self) -> &Tensor {
+        &self.phase
+    }
+
+    /// a itself, complex, [B, T, H].
+    pub fn decay(&self) -> Result<Tensor> {
+        Ok(Tensor::f_polar(&self.log_magnitude.f_exp()?, &self.phase)?)
+    }
+}
+
+/// The complex kind whose parts have this real kind.
+pub(super) fn complex_kind(kind: Kind) -> Result<Kind> {
+    match kind {
+        Kind::Float => Ok(Kind::ComplexFloat),
+        Kind::Double => Ok(Kind::ComplexDouble),
+        actual => Err(NnError::Kind { operand: "q", expected: "Float or Double", actual }),
+    }
+}

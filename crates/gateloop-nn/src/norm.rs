@@ -1,0 +1,69 @@
+//! Normalisation over the features of a token.
+
+use crate::error::{NnError, Result};
+use tch::nn::{Init, Path};
+use tch::Tensor;
+
+/// y = x / max(|x|_2, 1e-12) * sqrt(D) * gamma: the root-mean-square norm, as the reference defines
+/// it. Parameter: `gamma` [D], initially one.
+#[derive(Debug)]
+pub struct RmsNorm {
+    gamma: Tensor,
+    scale: f64,
+}
+
+/// Below this length a vector is divided by it rather than by its own length.
+const MIN_LENGTH: f64 = 1e-12;
+
+impl RmsNorm {
+    /// Registers `gamma` under `path`.
+    pub fn new(path: &Path<'_>, dim: i64) -> Result<Self> {
+        let gamma = path.f_var("gamma", &[dim], Init::Const(1.0))?;
+        Ok(Self { gamma, scale: (dim as f64).sqrt() })
+    }
+
+    /// # Shapes
+    /// - `x`: [.., D]; returns the same
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        check_features(x, &self.gamma)?;
+        let length = x.f_norm_scalaropt_dim(2.0, [-1i64], true)?.f_clamp_min(MIN_LENGTH)?;
+        // One factor a token, so that the wide tensor is passed over twice, not three times.
+        let factor = length.f_reciprocal()?.f_mul_scalar(self.scale)?;
+        Ok(x.f_mul(&factor)?.f_mul(&self.gamma)?)
+    }
+}
+
+/// y = (x - mean) / sqrt(var + 1e-5) * weight + bias over the last dimension.
+///
+/// Parameters: `weight` [D], initially one, and `bias` [D], initially zero.
+#[derive(Debug)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl LayerNorm {
+    /// Registers the parameters under `path`.
+    pub fn new(path: &Path<'_>, dim: i64) -> Result<Self> {
+        Ok(Self {
+            weight: path.f_var("weight", &[dim], Init::Const(1.0))?,
+            bias: path.f_var("bias", &[dim], Init::Const(0.0))?,
+        })
+    }
+
+    /// # Shapes
+    /// - `x`: [.., D]; returns the same
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        check_features(x, &self.weight)?;
+        let dim = self.weight.size();
+        Ok(x.f_layer_norm(dim, Some(&self.weight), Some(&self.bias), 1e-5, false)?)
+    }
+}
+
+fn check_features(x: &Tensor, weight: &Tensor) -> Result<()> {
+    let dim = weight.size()[0];
+    if x.size().last() == Some(&dim) {
+        return Ok(());
+    }
+    Err(NnError::Shape { operand: "x", expected: format!("[.., {dim}]"), actual: x.size() })
+}

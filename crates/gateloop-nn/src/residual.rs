@@ -1,0 +1,82 @@
+//! A layer with its shortcut and its norm.
+
+use crate::error::Result;
+use crate::layer::SequenceLayer;
+use crate::norm::{LayerNorm, RmsNorm};
+use tch::Tensor;
+use tch::nn::Path;
+
+/// Where the norm stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NormPlacement {
+    /// y = f(RMSNorm(x)) + x
+    #[default]
+    Pre,
+    /// y = LayerNorm(f(x) + x)
+    Post,
+}
+
+/// A layer f with a shortcut around it and a norm before f or after the sum.
+///
+/// Parameters: those of f under `fn`, those of the norm under `norm`.
+#[derive(Debug)]
+pub struct Residual<L> {
+    layer: L,
+    norm: Norm,
+}
+
+#[derive(Debug)]
+enum Norm {
+    Pre(RmsNorm),
+    Post(LayerNorm),
+}
+
+impl<L: SequenceLayer> Residual<L> {
+    /// Builds the layer with `init` under `path / "fn"` and the norm beside it.
+    pub fn new(
+        path: &Path<'_>,
+        dim: i64,
+        placement: NormPlacement,
+        init: impl FnOnce(&Path<'_>) -> Result<L>,
+    ) -> Result<Self> {
+        let layer = init(&(path / "fn"))?;
+        let norm_path = path / "norm";
+        let norm = match placement {
+            NormPlacement::Pre => Norm::Pre(RmsNorm::new(&norm_path, dim)?),
+            NormPlacement::Post => Norm::Post(LayerNorm::new(&norm_path, dim)?),
+        };
+        Ok(Self { layer, norm })
+    }
+
+    /// The layer inside.
+    pub fn layer(&self) -> &L {
+        &self.layer
+    }
+
+    fn around(&self, x: &Tensor, run: impl FnOnce(&L, &Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        match &self.norm {
+            Norm::Pre(norm) => Ok(run(&self.layer, &norm.forward(x)?)?.f_add(x)?),
+            Norm::Post(norm) => norm.forward(&run(&self.layer, x)?.f_add(x)?),
+        }
+    }
+}
+
+impl<L: SequenceLayer> SequenceLayer for Residual<L> {
+    type State = L::State;
+
+    fn initial_state(&self, batch: i64) -> Self::State {
+        self.layer.initial_state(batch)
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.around(x, |layer, x| layer.forward(x))
+    }
+
+    fn prefill(&self, x: &Tensor, state: &mut Self::State) -> Result<Tensor> {
+        self.around(x, |layer, x| layer.prefill(x, state))
+    }
+
+    fn step(&self, x: &Tensor, state: &mut Self::State) -> Result<Tensor> {
+        self.around(x, |layer, x| layer.step(x, state))
+    }
+}

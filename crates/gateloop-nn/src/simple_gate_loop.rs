@@ -1,0 +1,122 @@
+//! The simplified layer: a real gate for every feature and no heads.
+
+use crate::error::{NnError, Result};
+use crate::layer::{SequenceLayer, sequence_dims, token_dims};
+use crate::linear::{Bias, Linear};
+use crate::norm::{LayerNorm, RmsNorm};
+use crate::scan::{ScanOptions, scan_with};
+use gateloop_scan::Algorithm;
+use tch::Tensor;
+use tch::nn::Path;
+
+/// A [`SimpleGateLoop`] to be built; the defaults are the reference's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SimpleGateLoopConfig {
+    /// Features of a token, D.
+    pub dim: i64,
+    /// Whether an RMSNorm comes first.
+    pub prenorm: bool,
+    /// Whether a LayerNorm comes last.
+    pub post_ln: bool,
+    /// Whether time runs from the last token to the first; such a layer cannot decode.
+    pub reverse: bool,
+    /// The scan algorithm; all compute the same function.
+    pub algorithm: Algorithm,
+}
+
+impl SimpleGateLoopConfig {
+    /// The reference's defaults for a dimension.
+    pub fn new(dim: i64) -> Self {
+        Self { dim, prenorm: true, post_ln: false, reverse: false, algorithm: Algorithm::Auto }
+    }
+
+    /// Registers `norm.gamma`, `to_qkva.0.weight` and `maybe_post_ln.{weight,bias}` under `path`,
+    /// the reference's names.
+    pub fn init(&self, path: &Path<'_>) -> Result<SimpleGateLoop> {
+        if self.dim < 1 {
+            let problem = format!("{} is given, but at least 1 is needed", self.dim);
+            return Err(NnError::Config { key: "dim", problem });
+        }
+        let norm = self.prenorm.then(|| RmsNorm::new(&(path / "norm"), self.dim));
+        let post_ln = self.post_ln.then(|| LayerNorm::new(&(path / "maybe_post_ln"), self.dim));
+        Ok(SimpleGateLoop {
+            norm: norm.transpose()?,
+            to_qkva: Linear::new(&(path / "to_qkva" / 0), self.dim, 3 * self.dim, Bias::Without)?,
+            post_ln: post_ln.transpose()?,
+            config: self.clone(),
+        })
+    }
+}
+
+/// q, kv, z = W x; h[t] = sigmoid(z[t]) h[t-1] + kv[t]; y = q h. There is no shortcut inside.
+#[derive(Debug)]
+pub struct SimpleGateLoop {
+    norm: Option<RmsNorm>,
+    to_qkva: Linear,
+    post_ln: Option<LayerNorm>,
+    config: SimpleGateLoopConfig,
+}
+
+/// What a [`SimpleGateLoop`] remembers: one number for each feature.
+#[derive(Debug)]
+pub struct SimpleGateLoopState(Option<Tensor>);
+
+impl SimpleGateLoopState {
+    /// The state, [B, D]; `None` before the first token.
+    pub fn tensor(&self) -> Option<&Tensor> {
+        self.0.as_ref()
+    }
+
+    /// A state from a tensor that [`tensor`](Self::tensor) gave; its shape is checked when used.
+    pub fn from_tensor(state: Tensor) -> Self {
+        Self(Some(state))
+    }
+}
+
+impl SimpleGateLoop {
+    fn run(&self, x: &Tensor, state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        sequence_dims(x, self.config.dim)?;
+        let normed = self.norm.as_ref().map(|norm| norm.forward(x)).transpose()?;
+        let projected = self.to_qkva.forward(normed.as_ref().unwrap_or(x))?.f_chunk(3, -1)?;
+        let (q, kv, z) = (&projected[0], &projected[1], &projected[2]);
+        let options = ScanOptions {
+            algorithm: self.config.algorithm,
+            reverse: self.config.reverse,
+            segment_starts: None,
+        };
+        let (h, h_last) = scan_with(&z.f_sigmoid()?, kv, state, &options)?;
+        let y = q.f_mul(&h)?;
+        match &self.post_ln {
+            Some(norm) => Ok((norm.forward(&y)?, h_last)),
+            None => Ok((y, h_last)),
+        }
+    }
+}
+
+impl SequenceLayer for SimpleGateLoop {
+    type State = SimpleGateLoopState;
+
+    fn initial_state(&self, _batch: i64) -> SimpleGateLoopState {
+        SimpleGateLoopState(None)
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.run(x, None)?.0)
+    }
+
+    fn prefill(&self, x: &Tensor, state: &mut SimpleGateLoopState) -> Result<Tensor> {
+        if self.config.reverse {
+            let problem = "a reversed layer sees the future and has no state to go on from: use \
+                           `forward`";
+            return Err(NnError::Config { key: "reverse", problem: problem.into() });
+        }
+        let (y, next) = self.run(x, state.0.as_ref())?;
+        state.0 = Some(next);
+        Ok(y)
+    }
+
+    fn step(&self, x: &Tensor, state: &mut SimpleGateLoopState) -> Result<Tensor> {
+        token_dims(x, self.config.dim)?;
+        Ok(self.prefill(&x.f_unsqueeze(1)?, state)?.f_squeeze_dim(1)?)
+    }
+}

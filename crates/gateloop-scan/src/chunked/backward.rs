@@ -1,0 +1,115 @@
+//! The adjoint pass as [`drive`](super::drive) wants it: the reverse scan and both products in
+//! one sweep.
+//!
+//! The state of this pass is `c[t] = conj(a[t]) g[t]`, what token `t` hands to the one before it.
+//! That reads row `t` only, where `g[t] = dh[t] + conj(a[t+1]) g[t+1]` would read two rows of
+//! decays, and leaves `dh0` as the state at the end.
+
+use core::ops::Range;
+
+use crate::adjoint::Upstream;
+use crate::{Scan, ScanElement};
+
+use super::dispatch::Isa;
+use super::drive::{Pass, Walk};
+use super::output::Output;
+use super::plan::Tile;
+use super::rows::{Adjoint, add, adjoint_out, fold_backward, retreat};
+
+/// Writes `da`, `db` and, if asked for, `dh0`.
+pub(super) struct Backward<'p, 'a, E> {
+    pub(super) scan: &'p Scan<'a, E>,
+    pub(super) upstream: Upstream<'p, E>,
+    pub(super) da: Output<'p, E>,
+    pub(super) db: Output<'p, E>,
+    pub(super) dh0: Option<Output<'p, E>>,
+}
+
+impl<E: ScanElement> Backward<'_, '_, E> {
+    /// The forward pass's position for this pass's.
+    #[inline(always)]
+    fn mirrored(&self, position: usize) -> usize {
+        self.scan.shape().seqlen - 1 - position
+    }
+
+    #[inline(always)]
+    fn is_cut(&self, batch: usize, position: usize) -> bool {
+        self.scan.is_cut(batch, self.scan.token(self.mirrored(position)))
+    }
+
+    /// The states that the tokens at `position` multiplied, if any.
+    #[inline(always)]
+    fn before(&self, tile: Tile, position: usize) -> Option<&[E]> {
+        let shape = self.scan.shape();
+        if self.is_cut(tile.batch, position) {
+            return None;
+        }
+        match self.mirrored(position) {
+            0 => self.scan.h0().map(|h0| &h0[tile.in_state(shape.channels)]),
+            forward => {
+                let at = shape.row(tile.batch, self.scan.token(forward - 1)) + tile.first;
+                Some(&self.upstream.h[at..at + tile.width])
+            }
+        }
+    }
+}
+
+impl<E: ScanElement> Pass for Backward<'_, '_, E> {
+    type Element = E;
+
+    fn start(&self, tile: Tile, state: &mut [E]) {
+        match self.upstream.dh_last {
+            Some(last) => state.copy_from_slice(&last[tile.in_state(self.scan.shape().channels)]),
+            None => state.fill(E::ZERO),
+        }
+    }
+
+    fn forgets(&self, batch: usize, mut positions: Range<usize>) -> bool {
+        positions.any(|position| self.is_cut(batch, position))
+    }
+
+    #[inline(always)]
+    unsafe fn walk<I: Isa>(&self, tile: Tile, positions: Range<usize>, walk: &mut Walk<'_, E>) {
+        for position in positions {
+            let t = self.scan.token(self.mirrored(position));
+            let at = self.scan.shape().row(tile.batch, t) + tile.first;
+            let a = &self.scan.a()[at..at + tile.width];
+            let dh = &self.upstream.dh[at..at + tile.width];
+            // SAFETY: the rows belong to this tile and these positions, which the caller promises
+            // to be this thread's if it writes.
+            let out = walk
+                .write
+                .then(|| unsafe { (self.da.row(at, tile.width), self.db.row(at, tile.width)) });
+            let before = self.before(tile, position);
+            match (out, before) {
+                (Some((da, db)), Some(before)) => {
+                    adjoint_out::<I, E>(walk.state, &Adjoint { a, dh, before }, da, db);
+                }
+                (Some((mut da, mut db)), None) => {
+                    da.lanes(0..tile.width).fill(E::ZERO);
+                    add(db.lanes(0..tile.width), dh, walk.state);
+                    retreat(walk.state, a, dh);
+                }
+                (None, _) => retreat(walk.state, a, dh),
+            }
+            if let Some(fold) = &mut walk.fold {
+                fold_backward(fold, a, dh);
+            }
+            if self.is_cut(tile.batch, position) {
+                walk.state.fill(E::ZERO);
+                if let Some(fold) = &mut walk.fold {
+                    fold.offset.fill(E::ZERO);
+                }
+            }
+        }
+    }
+
+    unsafe fn finish(&self, tile: Tile, state: &[E]) {
+        if let Some(dh0) = &self.dh0 {
+            let at = tile.in_state(self.scan.shape().channels).start;
+            // SAFETY: each tile is finished once, and its channels are its own.
+            let mut row = unsafe { dh0.row(at, tile.width) };
+            row.lanes(0..tile.width).copy_from_slice(state);
+        }
+    }
+}

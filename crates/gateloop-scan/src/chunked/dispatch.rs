@@ -1,0 +1,102 @@
+//! One generic body, compiled once for each instruction set, chosen at run time.
+//!
+//! The body is written in plain Rust over rows of channels and left to the vectoriser. Rust never
+//! contracts `a * h + b` into a fused multiply-add, so every instruction set gives the same bits.
+
+/// Work that wants the widest vectors of the machine. `run` must be `#[inline(always)]`, as must
+/// all that it calls in its inner loops, or it is compiled for the baseline.
+pub(super) trait Kernel {
+    /// Does the work.
+    fn run<I: Isa>(self);
+}
+
+/// What plain Rust cannot say.
+pub(super) trait Isa {
+    /// Writes a cache line past the caches, if there is a way.
+    ///
+    /// # Safety
+    /// Both pointers are valid for [`LINE`] bytes and aligned to that. The machine has the
+    /// instruction set, which [`dispatch`] sees to.
+    unsafe fn stream_line(target: *mut u8, line: *const u8);
+}
+
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
+
+/// Runs `kernel` with the best instruction set that this machine has.
+pub(super) fn dispatch<K: Kernel>(kernel: K) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            // SAFETY: the machine has AVX-512F.
+            return unsafe { x86::avx512(kernel) };
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the machine has AVX2.
+            return unsafe { x86::avx2(kernel) };
+        }
+    }
+    // Elsewhere the baseline is the best there is to choose: NEON is part of it on aarch64.
+    kernel.run::<Baseline>();
+}
+
+/// Whatever the compiler may assume.
+pub(super) struct Baseline;
+
+impl Isa for Baseline {
+    #[inline(always)]
+    unsafe fn stream_line(target: *mut u8, line: *const u8) {
+        // SAFETY: the caller's promise.
+        unsafe { core::ptr::copy_nonoverlapping(line, target, LINE) }
+    }
+}
+
+// The casts are to wider types; the trait's contract is that the pointers are aligned for them.
+#[allow(clippy::cast_ptr_alignment)]
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use core::arch::x86_64::{
+        __m256i, __m512i, _mm256_load_si256, _mm256_stream_si256, _mm512_load_si512,
+        _mm512_stream_si512,
+    };
+
+    use super::{Isa, Kernel};
+
+    struct Avx512;
+
+    impl Isa for Avx512 {
+        #[inline(always)]
+        unsafe fn stream_line(target: *mut u8, line: *const u8) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let value = _mm512_load_si512(line.cast::<__m512i>());
+                _mm512_stream_si512(target.cast::<__m512i>(), value);
+            }
+        }
+    }
+
+    struct Avx2;
+
+    impl Isa for Avx2 {
+        #[inline(always)]
+        unsafe fn stream_line(target: *mut u8, line: *const u8) {
+            let (line, target) = (line.cast::<__m256i>(), target.cast::<__m256i>());
+            // SAFETY: the caller's promise.
+            unsafe {
+                let (low, high) = (_mm256_load_si256(line), _mm256_load_si256(line.add(1)));
+                _mm256_stream_si256(target, low);
+                _mm256_stream_si256(target.add(1), high);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn avx512<K: Kernel>(kernel: K) {
+        kernel.run::<Avx512>();
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn avx2<K: Kernel>(kernel: K) {
+        kernel.run::<Avx2>();
+    }
+}

@@ -1,0 +1,134 @@
+//! Runs a pass over tiles and chunks, on as many threads as the plan says.
+
+use core::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::ScanElement;
+
+use super::dispatch::{Baseline, Isa, dispatch};
+use super::output::Output;
+use super::plan::{Plan, Schedule, Tile};
+use super::rows::Fold;
+use super::tasks::{FromState, Reduce, Through};
+
+/// A recurrence that walks through time with a state a lane: the scan, or its adjoint.
+pub(super) trait Pass: Sync {
+    /// The number that is scanned.
+    type Element: ScanElement;
+
+    /// Writes the state that enters the first position.
+    fn start(&self, tile: Tile, state: &mut [Self::Element]);
+
+    /// Whether the state after `positions` does not depend on the one before.
+    fn forgets(&self, batch: usize, positions: Range<usize>) -> bool;
+
+    /// Advances `walk` through `positions`, which count in the order of this pass.
+    ///
+    /// # Safety
+    /// If `walk.write`, no other thread walks through any of these positions of this tile.
+    unsafe fn walk<I: Isa>(
+        &self,
+        tile: Tile,
+        positions: Range<usize>,
+        walk: &mut Walk<'_, Self::Element>,
+    );
+
+    /// Takes the state after the last position.
+    ///
+    /// # Safety
+    /// No other thread finishes this tile.
+    unsafe fn finish(&self, tile: Tile, state: &[Self::Element]);
+}
+
+/// What a walk carries along, each `[tile.width]`.
+pub(super) struct Walk<'s, E> {
+    /// The state.
+    pub(super) state: &'s mut [E],
+    /// The affine map of the walk, if it is wanted.
+    pub(super) fold: Option<Fold<'s, E>>,
+    /// Whether outputs are written.
+    pub(super) write: bool,
+}
+
+/// Runs `pass` as `plan` says.
+pub(super) fn run<P: Pass>(pass: &P, plan: &Plan) {
+    let through = |index| dispatch(Through { pass, plan, tile: plan.tile(index) });
+    match plan.schedule {
+        Schedule::Serial => (0..plan.tiles()).for_each(through),
+        Schedule::Tiles => (0..plan.tiles()).into_par_iter().for_each(through),
+        Schedule::Chunks => by_chunks(pass, plan),
+    }
+}
+
+/// Two passes over the data, with the carries between them.
+fn by_chunks<P: Pass>(pass: &P, plan: &Plan) {
+    let (chunks, channels) = (plan.chunks(), plan.shape.channels);
+    // [B, chunks, C]; the last chunk's map is not needed and stays unset.
+    let len = plan.shape.batch * chunks * channels;
+    let (mut factors, mut offsets) = (vec![P::Element::ZERO; len], vec![P::Element::ZERO; len]);
+    {
+        let (factors, offsets) =
+            (&Output::new(&mut factors, false), &Output::new(&mut offsets, false));
+        (0..plan.tiles() * (chunks - 1)).into_par_iter().for_each(|task| {
+            let (tile, chunk) = (plan.tile(task / (chunks - 1)), task % (chunks - 1));
+            dispatch(Reduce { pass, plan, tile, chunk, factors, offsets });
+        });
+    }
+
+    let mut states = vec![P::Element::ZERO; len];
+    for batch in 0..plan.shape.batch {
+        carry(pass, plan, batch, &Maps { factors: &factors, offsets: &offsets }, &mut states);
+    }
+
+    let states = &states;
+    (0..plan.tiles() * chunks).into_par_iter().for_each(|task| {
+        let (tile, chunk) = (plan.tile(task / chunks), task % chunks);
+        dispatch(FromState { pass, plan, tile, chunk, states });
+    });
+}
+
+/// The affine maps of all chunks, `[B, chunks, C]`.
+struct Maps<'m, E> {
+    factors: &'m [E],
+    offsets: &'m [E],
+}
+
+/// Writes the state that enters each chunk of one sequence.
+fn carry<P: Pass>(
+    pass: &P,
+    plan: &Plan,
+    batch: usize,
+    maps: &Maps<'_, P::Element>,
+    states: &mut [P::Element],
+) {
+    let (chunks, channels) = (plan.chunks(), plan.shape.channels);
+    let sequence = batch * chunks * channels;
+    let all = Tile { batch, first: 0, width: channels };
+    pass.start(all, &mut states[sequence..sequence + channels]);
+    for chunk in 0..chunks - 1 {
+        let at = sequence + chunk * channels;
+        let forgets = pass.forgets(batch, plan.chunk(chunk));
+        for c in 0..channels {
+            let before = states[at + c];
+            let (factor, offset) = (maps.factors[at + c], maps.offsets[at + c]);
+            states[at + channels + c] =
+                apply(forgets, factor, offset, before).unwrap_or_else(|| {
+                    let mut state = [before];
+                    let mut walk = Walk { state: &mut state, fold: None, write: false };
+                    let lane = Tile { batch, first: c, width: 1 };
+                    // SAFETY: nothing is written.
+                    unsafe { pass.walk::<Baseline>(lane, plan.chunk(chunk), &mut walk) };
+                    state[0]
+                });
+        }
+    }
+}
+
+/// The state after a chunk, by its map. `None` if the map is no use: a product of decays, or a
+/// state reached from zero, can overflow where the true state does not.
+#[inline(always)]
+pub(super) fn apply<E: ScanElement>(forgets: bool, factor: E, offset: E, before: E) -> Option<E> {
+    let after = if forgets { offset } else { factor * before + offset };
+    after.is_finite().then_some(after)
+}

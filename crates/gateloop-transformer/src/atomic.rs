@@ -1,0 +1,36 @@
+//! Replacing a file in one step.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use tempfile::NamedTempFile;
+
+/// Writes a whole file; see [`replace`].
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, |file| file.write_all(bytes))
+}
+
+/// Lets `fill` write a temporary file beside `path`, syncs it and renames it into place.
+///
+/// After a failure, a crash or a power cut, `path` holds the old file or the new one, whole; after a
+/// failure, the temporary file is gone.
+pub(crate) fn replace(
+    path: &Path,
+    fill: impl FnOnce(&mut NamedTempFile) -> io::Result<()>,
+) -> io::Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As any new file would have; the default of a temporary file shuts everyone else out.
+        builder.permissions(fs::Permissions::from_mode(0o644));
+    }
+    let mut file = builder.suffix(".partial").tempfile_in(folder)?;
+    fill(&mut file)?;
+    // Reopened by name: `fill` may have written through a handle of its own.
+    File::open(file.path())?.sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    // The rename itself is durable once the folder is.
+    File::open(folder)?.sync_all()
+}

@@ -1,0 +1,191 @@
+//! Checkpoints: everything that a run needs to go on, in one safetensors file.
+//!
+//! The model's parameters stand under the PyTorch reference's names, so that the file is also a
+//! plain weight file; the optimiser's moments under `optimizer.`; configuration, step and data
+//! position in the header's metadata.
+
+mod folder;
+
+pub use folder::{CheckpointFolder, Opened};
+
+use crate::config::{Config, ConfigError};
+use crate::data::SamplerState;
+use crate::model::{Model, ModelError};
+use crate::weights::{self, Metadata, Tensors, WeightFile, WeightsError};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::{Path, PathBuf};
+use tch::Device;
+
+/// Why a checkpoint cannot be found, read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// No such file or folder, or not accessible.
+    #[error("cannot open `{}`: {source}", path.display())]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A run folder without a usable checkpoint.
+    #[error("`{}` holds no whole checkpoint{}: train with `train.checkpoint_every` above 0, or name a file", folder.display(), if *damaged > 0 { format!(" ({damaged} damaged)") } else { String::new() })]
+    None {
+        /// The folder searched.
+        folder: PathBuf,
+        /// Checkpoints there that are damaged.
+        damaged: usize,
+    },
+    /// A weight file that this program did not write.
+    #[error("`{}` has no `{key}` in its metadata, so it is a bare weight file, not a checkpoint: use `gateloop logits` with a configuration, or a file from a run's `checkpoints` folder", path.display())]
+    NotACheckpoint {
+        /// The file.
+        path: PathBuf,
+        /// The entry that is missing.
+        key: &'static str,
+    },
+    /// A metadata entry that cannot be understood.
+    #[error("`{}`: metadata `{key}` is damaged: {problem}", path.display())]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// The entry.
+        key: &'static str,
+        /// What the parser met.
+        problem: String,
+    },
+    /// Reading or writing the tensors failed, or they belong to another model.
+    #[error("{}: {source}", path.display())]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: WeightsError,
+    },
+    /// The configuration cannot be written.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The model cannot be built from the checkpoint's configuration.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunProgress {
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Seconds spent, over all parts of the run.
+    pub time_s: f64,
+    /// Where the training data goes on.
+    pub sampler: SamplerState,
+}
+
+/// An opened checkpoint.
+#[derive(Debug)]
+pub struct Checkpoint {
+    file: WeightFile,
+    config: Config,
+    progress: RunProgress,
+}
+
+const CONFIG_KEY: &str = "gateloop.config";
+const PROGRESS_KEY: &str = "gateloop.progress";
+const OPTIMIZER_PREFIX: &str = "optimizer.";
+
+impl Checkpoint {
+    /// Opens a file and reads its metadata; tensors are read when asked for.
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let file = WeightFile::open(path)
+            .map_err(|source| CheckpointError::Weights { path: path.to_owned(), source })?;
+        let entry = |key| {
+            let missing = CheckpointError::NotACheckpoint { path: path.to_owned(), key };
+            file.metadata().get(key).ok_or(missing)
+        };
+        let damaged = |key, problem: String| CheckpointError::Metadata {
+            path: path.to_owned(),
+            key,
+            problem,
+        };
+        let config = Config::from_toml_str(entry(CONFIG_KEY)?, &path.display().to_string(), &[])
+            .map_err(|e| damaged(CONFIG_KEY, e.to_string()))?;
+        let progress = serde_json::from_str(entry(PROGRESS_KEY)?)
+            .map_err(|e| damaged(PROGRESS_KEY, e.to_string()))?;
+        Ok(Self { file, config, progress })
+    }
+
+    /// The configuration of the run.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// How far the run was.
+    pub fn progress(&self) -> &RunProgress {
+        &self.progress
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Builds the model with its trained weights.
+    pub fn model(&self, device: Device) -> Result<Model, CheckpointError> {
+        let model = Model::new(&self.config.model, device)?;
+        self.load_model(&model)?;
+        Ok(model)
+    }
+
+    /// Copies the weights into a model; they must agree in every name and shape.
+    pub fn load_model(&self, model: &Model) -> Result<(), CheckpointError> {
+        let wanted = |name: &str| (!name.starts_with(OPTIMIZER_PREFIX)).then(|| name.to_owned());
+        self.file
+            .tensors(wanted)
+            .and_then(|tensors| weights::load_strict(&model.parameters(), &tensors))
+            .map_err(|source| self.weights_error(source))
+    }
+
+    /// The optimiser's moments, by the names that the optimiser gave them.
+    pub fn optimizer_tensors(&self) -> Result<Tensors, CheckpointError> {
+        self.file
+            .tensors(|name| name.strip_prefix(OPTIMIZER_PREFIX).map(str::to_owned))
+            .map_err(|source| self.weights_error(source))
+    }
+
+    fn weights_error(&self, source: WeightsError) -> CheckpointError {
+        CheckpointError::Weights { path: self.path().to_owned(), source }
+    }
+}
+
+/// Opens a checkpoint file, or the newest whole checkpoint of a run folder.
+pub fn open(run_or_file: &Path) -> Result<Opened, CheckpointError> {
+    folder::open_run_or_file(run_or_file)
+}
+
+/// Writes a checkpoint; the file appears whole or not at all.
+pub fn save(
+    path: &Path,
+    config: &Config,
+    progress: &RunProgress,
+    model: &Model,
+    optimizer: &Tensors,
+) -> Result<(), CheckpointError> {
+    let failed = |source| CheckpointError::Weights { path: path.to_owned(), source };
+    let mut tensors = model.parameters();
+    tensors.extend(
+        optimizer.iter().map(|(name, t)| (format!("{OPTIMIZER_PREFIX}{name}"), t.shallow_clone())),
+    );
+    let progress = serde_json::to_string(progress).map_err(|e| CheckpointError::Metadata {
+        path: path.to_owned(),
+        key: PROGRESS_KEY,
+        problem: e.to_string(),
+    })?;
+    let metadata = Metadata::from([
+        // What the ecosystem's tools look for in a file of PyTorch parameters.
+        ("format".to_owned(), "pt".to_owned()),
+        (CONFIG_KEY.to_owned(), config.to_toml()?),
+        (PROGRESS_KEY.to_owned(), progress),
+    ]);
+    weights::write(path, &tensors, metadata).map_err(failed)
+}

@@ -1,0 +1,164 @@
+//! What the program takes, with its help texts.
+
+use crate::data::Split;
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Train GateLoop language models and write text with them.
+///
+/// Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration, 130 interrupted (a
+/// checkpoint was written).
+#[derive(Debug, Parser)]
+#[command(name = "gateloop", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// Show what is done in more detail (-v) or in all detail (-vv), on standard error.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a model in a new run folder, or go on with a run.
+    ///
+    /// The folder holds config.toml (resolved), metrics.jsonl, loss.svg, samples/ and checkpoints/.
+    /// Ctrl-C finishes the step, writes a checkpoint and says how to go on; a second Ctrl-C stops
+    /// at once.
+    Train(TrainArgs),
+    /// Write text that goes on from a prompt; only the text goes to standard output.
+    Generate(GenerateArgs),
+    /// Measure bits per character of a checkpoint over a split of its data.
+    Eval(EvalArgs),
+    /// Show a model: its configuration, its parameters by part, the size of its decoding state.
+    Info(InfoArgs),
+    /// Data sets.
+    Data {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: DataCommand,
+    },
+    /// Compute logits for given ids with given weights, to check imported checkpoints.
+    Logits(LogitsArgs),
+}
+
+/// `gateloop train`
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Configuration (TOML). Without one: the reference's defaults; with --resume: the run's own.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of the run [default: runs/NAME, after the configuration].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Go on with the run in --out from its newest whole checkpoint.
+    #[arg(long, requires = "out", conflicts_with = "overwrite")]
+    pub resume: bool,
+    /// Delete the run in --out first, if there is one.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Override a key of the configuration, as in train.steps=100; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+/// `gateloop generate`
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// A run folder (its newest checkpoint) or a checkpoint file.
+    #[arg(long, value_name = "PATH")]
+    pub checkpoint: PathBuf,
+    /// The text to go on from.
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file", required_unless_present = "prompt_file")]
+    pub prompt: Option<OsString>,
+    /// A file of any bytes to go on from; `-` reads standard input.
+    #[arg(long, value_name = "FILE")]
+    pub prompt_file: Option<PathBuf>,
+    /// Tokens to write [default: generate.tokens of the configuration].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub tokens: Option<u64>,
+    /// Divides the logits: below 1 is bolder, above 1 is wilder, 0 always takes the most likely
+    /// token [default: generate.temperature].
+    #[arg(long, value_name = "X")]
+    pub temperature: Option<f64>,
+    /// Share of the vocabulary, the least likely, that is never drawn [default:
+    /// generate.filter_thres].
+    #[arg(long, value_name = "X")]
+    pub filter_thres: Option<f64>,
+    /// Seed of the draws [default: generate.seed, or else a new one each time].
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Write the bytes as they are, not as printable text.
+    #[arg(long)]
+    pub raw: bool,
+}
+
+/// `gateloop eval`
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// A run folder (its newest checkpoint) or a checkpoint file.
+    #[arg(long, value_name = "PATH")]
+    pub checkpoint: PathBuf,
+    /// Part of the data: train, valid or test.
+    #[arg(long, default_value = "valid", value_parser = parse_split)]
+    pub split: Split,
+    /// Evenly spaced windows [default: train.validate_windows, what training validates on].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub windows: Option<u64>,
+    /// Tokens of a window, which is also the longest context [default: train.seq_len].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seq_len: Option<u64>,
+    /// Override a key of the checkpoint's configuration, as in data.source=FILE; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+/// `gateloop info`
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct InfoArgs {
+    /// A run folder (its newest checkpoint) or a checkpoint file.
+    #[arg(long, value_name = "PATH")]
+    pub checkpoint: Option<PathBuf>,
+    /// A configuration (TOML), without weights.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `gateloop data`
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Fetch a data set, unless it is there already, and print where it is.
+    Fetch {
+        /// Which one: the first 100 million bytes of an English Wikipedia dump.
+        #[arg(value_parser = ["enwik8"])]
+        name: String,
+    },
+}
+
+/// `gateloop logits`
+#[derive(Debug, Args)]
+pub struct LogitsArgs {
+    /// Configuration (TOML) whose `[model]` describes the weights.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Weights (safetensors) under the PyTorch reference's names.
+    #[arg(long, value_name = "FILE")]
+    pub weights: PathBuf,
+    /// Token ids (safetensors): `ids`, I64 [B, T].
+    #[arg(long, value_name = "FILE")]
+    pub ids: PathBuf,
+    /// Where the logits go (safetensors): `logits`, F32 [B, T, V].
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Override a key of the configuration, as in model.ablate_complex=true; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+fn parse_split(name: &str) -> Result<Split, String> {
+    name.parse().map_err(|error: crate::data::DataError| error.to_string())
+}

@@ -1,0 +1,132 @@
+//! `gateloop train`
+
+use super::args::TrainArgs;
+use super::reporter::Reporter;
+use super::{CliError, print_line};
+use crate::config::Config;
+use crate::train::{ExistingFolder, Interrupt, Observer, Outcome, Run, RunFolder, Summary};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
+    let out = args.out.clone().unwrap_or_else(|| default_folder(args.config.as_deref()));
+    let config = config(args, &out)?;
+    set_threads(config.train.threads);
+
+    // Notes of a resumption come before the bar, which needs to know the step.
+    let mut notes = Notes::default();
+    let mut run = if args.resume {
+        Run::resume(&out, &config, &mut notes)?
+    } else {
+        let existing =
+            if args.overwrite { ExistingFolder::Replace } else { ExistingFolder::Keep };
+        Run::start(&out, &config, existing)?
+    };
+    let mut reporter = Reporter::new(run.steps_done(), config.train.steps);
+    notes.0.iter().for_each(|note| reporter.note(note));
+    reporter.note(&introduction(&run, &config));
+
+    let interrupt = Interrupt::default();
+    stop_on_signals(&interrupt);
+    let result = run.train(&mut reporter, &interrupt);
+    reporter.finish();
+    match result {
+        Ok(summary) => conclude(&run, &summary),
+        Err(error) => {
+            let kept = match run.last_checkpoint() {
+                Some(path) => format!("the last checkpoint is whole: {}", path.display()),
+                None => "no checkpoint had been written yet".to_owned(),
+            };
+            let _ = writeln!(std::io::stderr(), "{kept}");
+            Err(error.into())
+        }
+    }
+}
+
+/// The given configuration; for a resumed run without one, the run's own.
+fn config(args: &TrainArgs, out: &Path) -> Result<Config, CliError> {
+    Ok(match &args.config {
+        Some(path) => Config::load(path, &args.overrides)?,
+        None if args.resume => {
+            Config::load(RunFolder::existing(out)?.config(), &args.overrides)?
+        }
+        None => Config::from_toml_str("", "the defaults", &args.overrides)?,
+    })
+}
+
+fn default_folder(config: Option<&Path>) -> PathBuf {
+    let name = config.and_then(Path::file_stem).unwrap_or("default".as_ref());
+    Path::new("runs").join(name)
+}
+
+fn set_threads(threads: usize) {
+    if threads > 0 {
+        tch::set_num_threads(threads as i32);
+        tch::set_num_interop_threads(1);
+    }
+}
+
+fn introduction(run: &Run, config: &Config) -> String {
+    let parameters: usize = run.model().parameters().values().map(tch::Tensor::numel).sum();
+    format!(
+        "{:.2}M parameters, {} tokens a step, {} steps; {}; run folder {}",
+        parameters as f64 / 1e6,
+        config.train.tokens_per_step(),
+        config.train.steps,
+        run.corpus().describe(),
+        run.folder().path().display(),
+    )
+}
+
+/// The first signal ends the run after its step, a second one ends the program.
+fn stop_on_signals(interrupt: &Interrupt) {
+    let interrupt = interrupt.clone();
+    let installed = ctrlc::set_handler(move || {
+        if interrupt.request() {
+            std::process::exit(130);
+        }
+        let _ = writeln!(
+            std::io::stderr(),
+            "\nfinishing this step and writing a checkpoint; once more stops at once"
+        );
+    });
+    if let Err(error) = installed {
+        tracing::warn!("signals are not handled, an interruption loses the steps since the last checkpoint: {error}");
+    }
+}
+
+fn conclude(run: &Run, summary: &Summary) -> Result<(), CliError> {
+    let folder = run.folder().path().display();
+    if let Some(path) = &summary.checkpoint {
+        print_line(&format!("checkpoint {}", path.display()))?;
+    }
+    match summary.outcome {
+        Outcome::Finished => {
+            print_line(&format!("loss curve {}", run.folder().plot().display()))?;
+            let bpc = summary.valid_bpc.map(|bpc| format!(", valid/bpc {bpc:.4}"));
+            print_line(&format!(
+                "done: {} steps in {:.0} s{}",
+                summary.step,
+                summary.time_s,
+                bpc.unwrap_or_default()
+            ))
+        }
+        Outcome::Interrupted => {
+            print_line(&format!(
+                "stopped after step {}; go on with: gateloop train --out {folder} --resume",
+                summary.step
+            ))?;
+            Err(CliError::Interrupted)
+        }
+    }
+}
+
+/// Keeps what a resumption has to say.
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+impl Observer for Notes {
+    fn note(&mut self, text: &str) {
+        self.0.push(text.to_owned());
+    }
+}

@@ -1,0 +1,102 @@
+//! What can be wrong with a configuration.
+
+use std::path::PathBuf;
+
+/// Why a configuration was refused. Every message names the key and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read the configuration {}: {source}; check the path, or run without one for the defaults", path.display())]
+    Read {
+        /// The file asked for.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The text is not TOML.
+    #[error("{origin} is not valid TOML: {message}")]
+    Syntax {
+        /// The file, or what the caller called the text.
+        origin: String,
+        /// The parser's message, with line and column.
+        message: String,
+    },
+    /// A key that no table has.
+    #[error("{origin}: unknown key `{key}`; {hint}")]
+    UnknownKey {
+        /// The file or the override that holds the key.
+        origin: String,
+        /// The full path of the key.
+        key: String,
+        /// The nearest known key, or the list of those that exist.
+        hint: String,
+    },
+    /// A value of the wrong type, or one that does not parse.
+    #[error("{origin}: `{key}` has an unusable value: {message}")]
+    BadValue {
+        /// The file that was loaded.
+        origin: String,
+        /// The full path of the key.
+        key: String,
+        /// What was found and what was expected.
+        message: String,
+    },
+    /// A value outside its range.
+    #[error("`{key}` = {value} is out of range; allowed: {allowed}")]
+    OutOfRange {
+        /// The full path of the key.
+        key: &'static str,
+        /// The value given.
+        value: String,
+        /// The values that are allowed.
+        allowed: &'static str,
+    },
+    /// The heads do not split the inner dimension evenly.
+    #[error(
+        "`model.gate_loop_heads` = {heads} does not divide the inner dimension {inner_dim} (`model.dim_gate_looped_attn`, or else `model.dim`); nearby divisors: {}; leave the key out for one head a channel",
+        list(nearby)
+    )]
+    HeadsDoNotDivide {
+        /// The number of heads asked for.
+        heads: usize,
+        /// The dimension that they should split.
+        inner_dim: usize,
+        /// The closest numbers of heads that do divide it.
+        nearby: Vec<usize>,
+    },
+    /// Full attention was asked for.
+    #[error(
+        "`model.use_gate_looped_attn` = false asks for full attention, which is not available yet; set it to true or leave it out"
+    )]
+    FullAttention,
+    /// An override that is not of the form `table.key=value`.
+    #[error("malformed override `{text}`: {problem}; write table.key=value, as in train.steps=100")]
+    MalformedOverride {
+        /// The override as given.
+        text: String,
+        /// What is missing.
+        problem: &'static str,
+    },
+    /// A source of data that does not exist.
+    #[error("unknown synthetic data `{name}` in `data.source`; {hint}")]
+    UnknownSynthetic {
+        /// The name after `synthetic:`.
+        name: String,
+        /// The nearest known name, or the list of them.
+        hint: String,
+    },
+    /// `data.source` is empty.
+    #[error("`data.source` is empty; give enwik8, synthetic:NAME or the path of a file")]
+    EmptySource,
+    /// The configuration cannot be written as TOML.
+    #[error("cannot write the configuration as TOML: {message}")]
+    Serialize {
+        /// What the writer said.
+        message: String,
+    },
+}
+
+fn list(numbers: &[usize]) -> String {
+    numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+}

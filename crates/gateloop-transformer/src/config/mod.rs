@@ -1,0 +1,94 @@
+//! One run of training or generation as a TOML file of four tables.
+//!
+//! Every key has the reference's name and the reference's default, so an empty file is a valid
+//! configuration. Unknown keys are refused with a suggestion: an option that is silently not passed
+//! on is worse than a typo that stops.
+//!
+//! ```
+//! use gateloop_transformer::config::Config;
+//!
+//! let text = "[model]\ndim = 256\n[train]\nsteps = 400\n";
+//! let config = Config::from_toml_str(text, "quick.toml", &["train.lr=1e-3".to_owned()])?;
+//! assert_eq!((config.model.heads(), config.train.steps, config.train.lr), (256, 400, 1e-3));
+//!
+//! let typo = Config::from_toml_str("[model]\ndimm = 256", "quick.toml", &[]).unwrap_err();
+//! assert!(typo.to_string().contains("did you mean `model.dim`?"));
+//! # Ok::<(), gateloop_transformer::config::ConfigError>(())
+//! ```
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+mod check;
+mod data;
+mod error;
+mod generate;
+mod model;
+mod overrides;
+mod parse;
+mod suggest;
+mod train;
+
+pub use data::{DataConfig, Source, Synthetic};
+pub use error::ConfigError;
+pub use generate::GenerateConfig;
+pub use model::ModelConfig;
+pub use train::TrainConfig;
+
+/// Everything that a run is: what is trained, on what, how, and how samples are drawn.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The network.
+    pub model: ModelConfig,
+    /// Where the bytes come from.
+    pub data: DataConfig,
+    /// The optimiser and the rhythm of the run.
+    pub train: TrainConfig,
+    /// How text is sampled.
+    pub generate: GenerateConfig,
+}
+
+impl Config {
+    /// Reads a file, applies overrides such as `train.steps=100` in order, and validates.
+    pub fn load(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::from_toml_str(&text, &path.display().to_string(), overrides)
+    }
+
+    /// The same from a text; `origin` is what error messages call it.
+    pub fn from_toml_str(
+        text: &str,
+        origin: &str,
+        overrides: &[String],
+    ) -> Result<Self, ConfigError> {
+        let mut tables = parse::tables(text, origin)?;
+        overrides::apply(&mut tables, overrides)?;
+        let config = parse::config(tables, origin)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks every range; [`Config::load`] and [`Config::from_toml_str`] have done so already.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.model.validate()?;
+        self.data.validate()?;
+        self.train.validate()?;
+        self.generate.validate()
+    }
+
+    /// The configuration with all its defaults written out; it loads back equal.
+    ///
+    /// An optional key that is not set is left out, so that what follows from another key (the
+    /// number of heads from the inner dimension) still follows when the file is edited.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        toml::to_string_pretty(self)
+            .map_err(|error| ConfigError::Serialize { message: error.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,275 @@
+//! Tests of the configuration.
+
+use super::*;
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    Config::from_toml_str(text, "test.toml", &[])
+}
+
+fn with(overrides: &[&str]) -> Result<Config, ConfigError> {
+    let overrides: Vec<_> = overrides.iter().map(|text| (*text).to_owned()).collect();
+    Config::from_toml_str("", "test.toml", &overrides)
+}
+
+fn message(result: Result<Config, ConfigError>) -> String {
+    result.unwrap_err().to_string()
+}
+
+/// A configuration in which every optional key is set.
+fn full() -> Config {
+    let mut config = Config::default();
+    config.model.gate_loop_heads = Some(64);
+    config.model.dim_gate_looped_attn = Some(128);
+    config.data = DataConfig {
+        source: "a file.txt".parse().unwrap(),
+        train_bytes: Some(9),
+        valid_bytes: Some(1),
+    };
+    config.train.eps = 1e-8;
+    config.train.lr = 3.3e-4;
+    config.generate.seed = Some(7);
+    config
+}
+
+#[test]
+fn an_empty_text_is_the_reference() {
+    let config = load("").unwrap();
+    assert_eq!(config, Config::default());
+    assert_eq!((config.model.num_tokens, config.model.dim, config.model.depth), (256, 512, 6));
+    assert_eq!(
+        (config.model.heads(), config.model.inner_dim(), config.model.head_dim()),
+        (512, 512, 1)
+    );
+    assert_eq!(config.train.tokens_per_step(), 4096);
+    assert_eq!(config.generate.top_k(256), 26);
+    assert_eq!(config.data.source, Source::Enwik8);
+}
+
+#[test]
+fn the_list_of_keys_is_that_of_the_structs() {
+    let toml::Value::Table(tables) = toml::Value::try_from(full()).unwrap() else { panic!() };
+    let mut listed: Vec<_> = parse::SECTIONS
+        .iter()
+        .flat_map(|(section, keys)| keys.iter().map(move |key| format!("{section}.{key}")))
+        .collect();
+    let mut real: Vec<_> = tables
+        .iter()
+        .flat_map(|(section, table)| {
+            table.as_table().unwrap().keys().map(move |key| format!("{section}.{key}"))
+        })
+        .collect();
+    listed.sort();
+    real.sort();
+    assert_eq!(listed, real);
+}
+
+#[test]
+fn what_is_written_loads_back_equal() {
+    for config in
+        [Config::default(), full(), with(&["model.dim=624", "data.source=synthetic:copy"]).unwrap()]
+    {
+        let text = config.to_toml().unwrap();
+        assert_eq!(load(&text).unwrap(), config, "{text}");
+    }
+}
+
+#[test]
+fn a_written_default_names_every_key_that_has_one() {
+    let text = Config::default().to_toml().unwrap();
+    assert!(text.contains("ff_mult = 4") && text.contains("keep_checkpoints = 3"), "{text}");
+    assert!(!text.contains("gate_loop_heads"), "{text}");
+}
+
+#[test]
+fn overrides_are_toml_values_or_bare_strings_and_the_last_wins() {
+    let config = with(&[
+        "train.steps=100",
+        "train.steps = 1_000",
+        "train.lr=1e-3",
+        "data.source=synthetic:text",
+        "model.post_ln_norm=true",
+        "generate.temperature=0",
+    ])
+    .unwrap();
+    assert_eq!((config.train.steps, config.train.lr), (1000, 1e-3));
+    assert_eq!(config.data.source, Source::Synthetic(Synthetic::Text));
+    assert!(config.model.post_ln_norm);
+    let config = with(&["data.source=\"texts/a = b.txt\""]).unwrap();
+    assert_eq!(config.data.source, Source::File("texts/a = b.txt".into()));
+    let config = with(&["data.source=/some/where else.txt"]).unwrap();
+    assert_eq!(config.data.source.to_string(), "/some/where else.txt");
+}
+
+#[test]
+fn an_override_wins_over_the_file() {
+    let overrides = ["model.dim=128".to_owned()];
+    let config = Config::from_toml_str("[model]\ndim = 64\ndepth = 2", "f", &overrides).unwrap();
+    assert_eq!((config.model.dim, config.model.depth), (128, 2));
+}
+
+#[test]
+fn malformed_overrides_say_what_is_missing() {
+    for (text, problem) in [
+        ("train.steps", "there is no `=`"),
+        ("steps=3", "names no table"),
+        ("train.steps=", "there is no value"),
+        ("", "there is no `=`"),
+    ] {
+        let message = message(with(&[text]));
+        assert!(message.contains(problem) && message.contains("train.steps=100"), "{message}");
+    }
+}
+
+#[test]
+fn unknown_keys_are_named_in_full_with_the_nearest() {
+    for (text, key, hint) in [
+        ("[model]\ndimm = 3", "`model.dimm`", "did you mean `model.dim`?"),
+        (
+            "[train]\nlearning_rate = 3",
+            "`train.learning_rate`",
+            "the keys of [train] are steps, batch_size",
+        ),
+        (
+            "[train]\nfilter_thres = 3",
+            "`train.filter_thres`",
+            "did you mean `generate.filter_thres`?",
+        ),
+        ("[trian]\nsteps = 3", "`trian`", "did you mean `[train]`?"),
+        (
+            "[optimiser]\nlr = 3",
+            "`optimiser`",
+            "the tables are [model], [data], [train], [generate]",
+        ),
+        ("dim = 3", "`dim`", "did you mean `model.dim`?"),
+    ] {
+        let message = message(load(text));
+        assert!(message.contains("test.toml: unknown key"), "{message}");
+        assert!(message.contains(key) && message.contains(hint), "{message}");
+    }
+    for (text, hint) in [
+        ("train.stesp=3", "did you mean `train.steps`?"),
+        ("trian.steps=3", "did you mean `train.steps`?"),
+        ("optimiser.lr=3", "did you mean `train.lr`?"),
+        ("model.dim.x=3", "the keys of [model] are"),
+    ] {
+        let message = message(with(&[text]));
+        assert!(
+            message.contains(&format!("override `{text}`")) && message.contains(hint),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn values_of_the_wrong_type_name_their_key() {
+    for (text, key) in [
+        ("[model]\ndepth = 2\ndim = \"big\"", "`model.dim`"),
+        ("[train]\nsteps = -1", "`train.steps`"),
+        ("[train]\nbatch_size = 1.5", "`train.batch_size`"),
+        ("[model]\npost_ln_norm = 1", "`model.post_ln_norm`"),
+        ("model = 3", "`model`"),
+        ("[data]\nsource = 3", "`data.source`"),
+        ("[data]\nsource = \"\"", "`data.source`"),
+        ("[data]\nsource = \"synthetic:txet\"", "did you mean `text`?"),
+        ("[data]\nsource = \"synthetic:parity\"", "there are: text, copy, recall"),
+    ] {
+        let message = message(load(text));
+        assert!(message.contains("test.toml: ") && message.contains(key), "{message}");
+    }
+}
+
+#[test]
+fn types_are_told_in_words() {
+    for (text, words) in
+        [("train.steps=-1", "a whole number, 0 or more"), ("train.lr=fast", "a number")]
+    {
+        let message = message(with(&[text]));
+        assert!(message.ends_with(&format!("expected {words}")), "{message}");
+    }
+}
+
+#[test]
+fn broken_toml_is_an_error_with_a_place() {
+    let message = message(load("[model]\ndim = = 3"));
+    assert!(message.contains("test.toml") && message.contains("line 2"), "{message}");
+}
+
+#[test]
+fn ranges_name_the_key_the_value_and_what_is_allowed() {
+    for (text, key) in [
+        ("train.steps=0", "`train.steps` = 0"),
+        ("train.batch_size=0", "`train.batch_size` = 0"),
+        ("train.seq_len=0", "`train.seq_len` = 0"),
+        ("train.grad_accum=0", "`train.grad_accum` = 0"),
+        ("train.lr=0", "`train.lr` = 0"),
+        ("train.lr=nan", "`train.lr` = NaN"),
+        ("train.lr=inf", "`train.lr` = inf"),
+        ("train.beta1=1.0", "`train.beta1` = 1"),
+        ("train.beta2=-0.1", "`train.beta2` = -0.1"),
+        ("train.eps=0", "`train.eps` = 0"),
+        ("train.weight_decay=-1", "`train.weight_decay` = -1"),
+        ("train.clip_norm=-0.5", "`train.clip_norm` = -0.5"),
+        ("train.validate_windows=0", "`train.validate_windows` = 0"),
+        ("train.threads=100000", "`train.threads` = 100000"),
+        ("model.num_tokens=0", "`model.num_tokens` = 0"),
+        ("model.dim=0", "`model.dim` = 0"),
+        ("model.depth=0", "`model.depth` = 0"),
+        ("model.gate_loop_heads=0", "`model.gate_loop_heads` = 0"),
+        (
+            "model.frac_gradient_state_transition=1.5",
+            "`model.frac_gradient_state_transition` = 1.5",
+        ),
+        ("data.train_bytes=0", "`data.train_bytes` = 0"),
+        ("generate.tokens=0", "`generate.tokens` = 0"),
+        ("generate.temperature=-1", "`generate.temperature` = -1"),
+        ("generate.filter_thres=1.0", "`generate.filter_thres` = 1"),
+    ] {
+        let message = message(with(&[text]));
+        assert!(message.contains(key) && message.contains("allowed:"), "{message}");
+    }
+    for text in
+        ["train.log_every=0", "train.sample_every=0", "train.clip_norm=0", "train.threads=0"]
+    {
+        with(&[text]).unwrap();
+    }
+}
+
+#[test]
+fn heads_that_do_not_divide_are_told_the_divisors_nearby() {
+    let message = message(with(&["model.dim=624", "model.gate_loop_heads=100"]));
+    assert!(message.contains("= 100 does not divide the inner dimension 624"), "{message}");
+    assert!(message.contains("nearby divisors: 52, 78, 104, 156"), "{message}");
+    let config = with(&["model.dim_gate_looped_attn=128", "model.gate_loop_heads=32"]).unwrap();
+    assert_eq!((config.model.inner_dim(), config.model.head_dim()), (128, 4));
+}
+
+#[test]
+fn full_attention_is_refused() {
+    let message = message(with(&["model.use_gate_looped_attn=false"]));
+    assert!(message.contains("not available yet"), "{message}");
+}
+
+#[test]
+fn a_difference_names_the_keys_and_both_values() {
+    let ours = ModelConfig { dim: 256, ..ModelConfig::default() };
+    let spelled = ModelConfig { gate_loop_heads: Some(256), ..ours.clone() };
+    assert!(ours.diff(&spelled).is_empty());
+    let theirs = ModelConfig { depth: 4, gate_loop_heads: Some(64), ..ours.clone() };
+    let expected = [("depth", "6", "4"), ("gate_loop_heads", "256", "64")];
+    let expected =
+        expected.map(|(key, our, their)| (key.to_owned(), our.to_owned(), their.to_owned()));
+    assert_eq!(ours.diff(&theirs), expected);
+}
+
+#[test]
+fn seeds_that_toml_cannot_hold_are_refused() {
+    let mut config = Config::default();
+    config.train.seed = u64::MAX;
+    assert!(config.validate().unwrap_err().to_string().contains("train.seed"));
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let message = Config::load("no/such.toml", &[]).unwrap_err().to_string();
+    assert!(message.contains("no/such.toml"), "{message}");
+}

@@ -1,0 +1,125 @@
+//! `[train]`: the optimiser and the rhythm of a run.
+
+use serde::{Deserialize, Serialize};
+
+use super::ConfigError;
+use super::check::{check, positive, seed};
+
+/// How a model is trained; the defaults are those of the reference's training script.
+///
+/// The optimiser is Adam when `weight_decay` is 0 and otherwise AdamW, whose decay touches only
+/// parameters of two or more dimensions. An `*_every` of 0 switches that event off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Optimiser steps in all.
+    pub steps: u64,
+    /// Sequences a micro-batch.
+    pub batch_size: usize,
+    /// Tokens a sequence that the loss is taken over; a window holds one more.
+    pub seq_len: usize,
+    /// Micro-batches whose gradients make one step.
+    pub grad_accum: usize,
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay; 0 is plain Adam.
+    pub weight_decay: f64,
+    /// Largest norm of the gradient of all parameters together; 0 is no clipping.
+    pub clip_norm: f64,
+    /// Seed of the initial weights and of the order of the data.
+    pub seed: u64,
+    /// Steps between records of the training loss.
+    pub log_every: u64,
+    /// Steps between validations.
+    pub validate_every: u64,
+    /// Fixed windows that a validation covers.
+    pub validate_windows: usize,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Latest checkpoints that are kept; 0 keeps all.
+    pub keep_checkpoints: usize,
+    /// Steps between generated samples.
+    pub sample_every: u64,
+    /// CPU threads; 0 leaves the choice to libtorch.
+    pub threads: usize,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            steps: 100_000,
+            batch_size: 4,
+            seq_len: 256,
+            grad_accum: 4,
+            lr: 1e-4,
+            beta1: 0.9,
+            beta2: 0.99,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            clip_norm: 0.5,
+            seed: 42,
+            log_every: 10,
+            validate_every: 100,
+            validate_windows: 32,
+            checkpoint_every: 1_000,
+            keep_checkpoints: 3,
+            sample_every: 500,
+            threads: 0,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Tokens that one optimiser step learns from.
+    pub fn tokens_per_step(&self) -> u64 {
+        let sizes = [self.batch_size, self.seq_len, self.grad_accum];
+        sizes.iter().fold(1, |product, size| product.saturating_mul(*size as u64))
+    }
+
+    /// Checks the ranges.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.validate_sizes()?;
+        self.validate_optimiser()
+    }
+
+    fn validate_sizes(&self) -> Result<(), ConfigError> {
+        let count = |key, value| check(i64::try_from(value).is_ok(), key, value, "0 to 2^63 - 1");
+        check(self.steps > 0, "train.steps", self.steps, "1 or more")?;
+        count("train.steps", self.steps)?;
+        positive("train.batch_size", self.batch_size)?;
+        positive("train.seq_len", self.seq_len)?;
+        positive("train.grad_accum", self.grad_accum)?;
+        positive("train.validate_windows", self.validate_windows)?;
+        count("train.log_every", self.log_every)?;
+        count("train.validate_every", self.validate_every)?;
+        count("train.checkpoint_every", self.checkpoint_every)?;
+        count("train.sample_every", self.sample_every)?;
+        count("train.keep_checkpoints", self.keep_checkpoints as u64)?;
+        check(self.threads <= 1024, "train.threads", self.threads, "0 to 1024")?;
+        seed("train.seed", self.seed)
+    }
+
+    fn validate_optimiser(&self) -> Result<(), ConfigError> {
+        let positive = |key, value: f64| {
+            check(value > 0.0 && value.is_finite(), key, value, "finite and above 0")
+        };
+        let not_negative = |key, value: f64| {
+            check(value >= 0.0 && value.is_finite(), key, value, "finite, 0 or above (0 is off)")
+        };
+        let beta = |key, value: f64| {
+            check((0.0..1.0).contains(&value), key, value, "0 or above and below 1")
+        };
+        positive("train.lr", self.lr)?;
+        beta("train.beta1", self.beta1)?;
+        beta("train.beta2", self.beta2)?;
+        positive("train.eps", self.eps)?;
+        not_negative("train.weight_decay", self.weight_decay)?;
+        not_negative("train.clip_norm", self.clip_norm)
+    }
+}

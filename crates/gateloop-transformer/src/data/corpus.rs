@@ -1,0 +1,167 @@
+//! The bytes and their splits.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::{Deref, Range};
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+use super::unpack::Packing;
+use super::{DataError, Progress, Split, enwik8, synthetic};
+use crate::config::{DataConfig, Source};
+
+/// The bytes of a data source, cut into training, validation and test splits.
+///
+/// A raw file is mapped into memory rather than read. It must not be shortened while a corpus holds
+/// it; changed contents are merely other bytes. Clones share the bytes.
+#[derive(Clone, Debug)]
+pub struct Corpus {
+    bytes: Arc<Bytes>,
+    /// Where the validation and the test split start.
+    cuts: [usize; 2],
+    name: String,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Corpus {
+    /// Opens the source of a configuration; enwik8 is fetched if it is nowhere to be found.
+    pub fn open(config: &DataConfig) -> Result<Self, DataError> {
+        let name = config.source.to_string();
+        let bytes = match &config.source {
+            Source::Enwik8 => {
+                let path = enwik8::fetch(&enwik8::Places::from_env(), Progress::Auto)?;
+                read(&path).map_err(|source| DataError::Open { path, source })?
+            }
+            Source::File(path) => open_file(path)?,
+            Source::Synthetic(kind) => {
+                let sizes = synthetic::Sizes::new(config.train_bytes, config.valid_bytes)?;
+                let bytes = Arc::new(Bytes::Owned(synthetic::generate(*kind, sizes)));
+                return Ok(Self { bytes, cuts: sizes.cuts(), name });
+            }
+        };
+        let cuts = cuts(bytes.len(), config, &name)?;
+        Ok(Self { bytes: Arc::new(bytes), cuts, name })
+    }
+
+    /// The bytes of a split.
+    pub fn split(&self, split: Split) -> &[u8] {
+        &self.bytes[self.range(split)]
+    }
+
+    /// Source and sizes in one line, for a log.
+    pub fn describe(&self) -> String {
+        let mut text = self.name.clone();
+        for (split, lead) in Split::ALL.into_iter().zip([": ", ", ", ", "]) {
+            let _ = write!(text, "{lead}{} {split}", grouped(self.range(split).len()));
+        }
+        text + " bytes"
+    }
+
+    /// Errs if a byte has no token in a vocabulary of `num_tokens`, naming the first such byte.
+    pub fn check_vocabulary(&self, num_tokens: usize) -> Result<(), DataError> {
+        if num_tokens > usize::from(u8::MAX) {
+            return Ok(());
+        }
+        let outside = self.bytes.iter().position(|byte| usize::from(*byte) >= num_tokens);
+        outside.map_or(Ok(()), |offset| {
+            Err(DataError::OutOfVocabulary {
+                byte: self.bytes[offset],
+                offset,
+                num_tokens,
+                source_name: self.name.clone(),
+            })
+        })
+    }
+
+    /// How many different windows of `window_len` bytes a split holds; at least 1.
+    pub(super) fn window_starts(
+        &self,
+        split: Split,
+        window_len: usize,
+    ) -> Result<usize, DataError> {
+        let len = self.range(split).len();
+        match (len + 1).checked_sub(window_len) {
+            Some(starts @ 1..) => Ok(starts),
+            _ => Err(DataError::SplitTooShort { split, len, needed: window_len }),
+        }
+    }
+
+    fn range(&self, split: Split) -> Range<usize> {
+        let [valid, test] = self.cuts;
+        match split {
+            Split::Train => 0..valid,
+            Split::Valid => valid..test,
+            Split::Test => test..self.bytes.len(),
+        }
+    }
+}
+
+fn cuts(len: usize, config: &DataConfig, name: &str) -> Result<[usize; 2], DataError> {
+    // For enwik8 these are the splits that everyone reports: 90, 5 and 5 million bytes.
+    let train = config.train_bytes.unwrap_or(len - len / 10);
+    let valid = config.valid_bytes.unwrap_or(len / 20);
+    match train.checked_add(valid) {
+        Some(end) if end <= len => Ok([train, end]),
+        _ => Err(DataError::SplitsExceedData { train, valid, len, source_name: name.to_owned() }),
+    }
+}
+
+fn open_file(path: &Path) -> Result<Bytes, DataError> {
+    let Some(packing) = Packing::of(path) else {
+        return read(path).map_err(|source| DataError::Open { path: path.to_owned(), source });
+    };
+    // A missing file is not a damaged archive.
+    File::open(path).map_err(|source| DataError::Open { path: path.to_owned(), source })?;
+    let mut bytes = Vec::new();
+    packing
+        .copy(path, &mut bytes)
+        .map_err(|source| DataError::Unpack { path: path.to_owned(), source })?;
+    Ok(Bytes::Owned(bytes))
+}
+
+fn read(path: &Path) -> io::Result<Bytes> {
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    // Pipes cannot be mapped, and an empty mapping is an error on some systems.
+    if !metadata.is_file() || metadata.len() == 0 {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        return Ok(Bytes::Owned(bytes));
+    }
+    // SAFETY: the map is read-only and read as plain bytes, for which every value is valid. That
+    // the file must not be shortened meanwhile is a documented condition of `Corpus`.
+    let map = unsafe { Mmap::map(&file)? };
+    Ok(Bytes::Mapped(map))
+}
+
+/// 90000000 as `90,000,000`.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,40 @@
+//! Bytes to learn from: enwik8, any file, or generated text, as windows of token ids.
+//!
+//! A [`Corpus`] holds the bytes and their three splits, [`WindowSampler`] draws training batches
+//! that are the same for the same seed on every machine, and [`fixed_windows`] gives the windows
+//! that every validation sees.
+//!
+//! ```
+//! use gateloop_transformer::config::DataConfig;
+//! use gateloop_transformer::data::{Corpus, Split, WindowSampler};
+//!
+//! let config = DataConfig {
+//!     source: "synthetic:text".parse()?,
+//!     train_bytes: Some(100_000),
+//!     valid_bytes: Some(10_000),
+//! };
+//! let corpus = Corpus::open(&config)?;
+//! let mut windows = WindowSampler::new(&corpus, Split::Train, 256, 42)?;
+//! let batch = windows.next_batch(8);
+//! assert_eq!(batch.ids.len(), 8 * 257);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod corpus;
+mod draw;
+pub mod enwik8;
+mod error;
+mod progress;
+mod split;
+mod synthetic;
+mod unpack;
+mod windows;
+
+pub use corpus::Corpus;
+pub use error::DataError;
+pub use progress::Progress;
+pub use split::Split;
+pub use windows::{Batch, SamplerState, WindowSampler, fixed_windows};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! Tests of the corpus, the windows and the generated data.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use super::*;
+use crate::config::{DataConfig, Synthetic};
+
+fn config(source: &str, train: Option<usize>, valid: Option<usize>) -> DataConfig {
+    DataConfig { source: source.parse().unwrap(), train_bytes: train, valid_bytes: valid }
+}
+
+fn file(folder: &Path, name: &str, bytes: &[u8]) -> String {
+    let path = folder.join(name);
+    fs::write(&path, bytes).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// 1000 bytes, each known by its place.
+fn counting() -> Vec<u8> {
+    (0..1000_u32).map(|index| (index % 251) as u8).collect()
+}
+
+fn counting_corpus() -> (tempfile::TempDir, Corpus) {
+    let folder = tempfile::tempdir().unwrap();
+    let corpus =
+        Corpus::open(&config(&file(folder.path(), "bytes.bin", &counting()), None, None)).unwrap();
+    (folder, corpus)
+}
+
+fn message<T: std::fmt::Debug>(result: Result<T, DataError>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn a_file_splits_in_90_5_5_percent() {
+    let (_folder, corpus) = counting_corpus();
+    let bytes = counting();
+    assert_eq!(corpus.split(Split::Train), &bytes[..900]);
+    assert_eq!(corpus.split(Split::Valid), &bytes[900..950]);
+    assert_eq!(corpus.split(Split::Test), &bytes[950..]);
+    assert!(corpus.describe().ends_with("bytes.bin: 900 train, 50 valid, 50 test bytes"));
+}
+
+#[test]
+fn the_sizes_can_be_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "bytes.bin", &counting());
+    let corpus = Corpus::open(&config(&path, Some(300), Some(200))).unwrap();
+    assert_eq!(Split::ALL.map(|split| corpus.split(split).len()), [300, 200, 500]);
+    let message = message(Corpus::open(&config(&path, Some(990), None)));
+    assert!(message.contains("(990)") && message.contains("1000 bytes"), "{message}");
+    assert!(Corpus::open(&config(&path, Some(usize::MAX), Some(2))).is_err());
+}
+
+#[test]
+fn packed_files_hold_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let gz = folder.path().join("a.gz");
+    // Two members, as `cat a.gz b.gz` makes.
+    for half in counting().chunks(500) {
+        let file = File::options().create(true).append(true).open(&gz).unwrap();
+        let mut out = flate2::write::GzEncoder::new(file, flate2::Compression::default());
+        out.write_all(half).unwrap();
+        out.finish().unwrap();
+    }
+    let zip = folder.path().join("a.ZIP");
+    zip_of(&zip, &[("a.txt", &counting())]);
+    for path in [gz, zip] {
+        let corpus = Corpus::open(&config(path.to_str().unwrap(), None, None)).unwrap();
+        assert_eq!(corpus.split(Split::Train), &counting()[..900]);
+    }
+}
+
+fn zip_of(path: &Path, files: &[(&str, &[u8])]) {
+    let mut out = zip::ZipWriter::new(File::create(path).unwrap());
+    for (name, bytes) in files {
+        out.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+        out.write_all(bytes).unwrap();
+    }
+    out.finish().unwrap();
+}
+
+#[test]
+fn unusable_files_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let torn = file(folder.path(), "torn.gz", b"\x1f\x8b\x08\0\0\0");
+    let not_zip = file(folder.path(), "not.zip", b"hello");
+    let two = folder.path().join("two.zip");
+    zip_of(&two, &[("a", b"a"), ("b", b"b")]);
+    for path in [torn.as_str(), &not_zip, two.to_str().unwrap()] {
+        let error = Corpus::open(&config(path, None, None)).unwrap_err();
+        assert!(matches!(error, DataError::Unpack { .. }), "{error}");
+        assert!(error.to_string().contains(path));
+    }
+    for path in ["no/such/file", "no/such.gz", folder.path().to_str().unwrap()] {
+        let error = Corpus::open(&config(path, None, None)).unwrap_err();
+        assert!(matches!(error, DataError::Open { .. }), "{error}");
+        assert!(error.to_string().contains(path) && error.to_string().contains("enwik8"));
+    }
+}
+
+#[test]
+fn an_empty_file_is_short_rather_than_a_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let corpus = Corpus::open(&config(&file(folder.path(), "empty", b""), None, None)).unwrap();
+    assert!(WindowSampler::new(&corpus, Split::Train, 1, 0).is_err());
+}
+
+#[test]
+fn a_split_shorter_than_a_window_is_named() {
+    let (_folder, corpus) = counting_corpus();
+    let error = message(WindowSampler::new(&corpus, Split::Valid, 50, 0));
+    assert!(error.contains("valid split has 50 bytes") && error.contains("takes 51"), "{error}");
+    assert!(error.contains("train.seq_len"));
+    assert!(fixed_windows(&corpus, Split::Test, 4, 50).is_err());
+    assert!(fixed_windows(&corpus, Split::Test, 4, usize::MAX).is_err());
+    assert_eq!(fixed_windows(&corpus, Split::Test, 4, 49).unwrap().batch, 4);
+}
+
+#[test]
+fn the_same_seed_draws_the_same_windows_on_every_machine() {
+    let (_folder, corpus) = counting_corpus();
+    let mut sampler = WindowSampler::new(&corpus, Split::Train, 8, 42).unwrap();
+    let batch = sampler.next_batch(4);
+    assert_eq!((batch.ids.len(), batch.batch, batch.window_len, batch.targets()), (36, 4, 9, 32));
+    let firsts: Vec<_> = batch.ids.chunks(9).map(|row| row[0]).collect();
+    assert_eq!(firsts, [106, 94, 130, 57]);
+    for row in batch.ids.chunks(9) {
+        assert!(row.windows(2).all(|pair| (pair[0] + 1) % 251 == pair[1]));
+    }
+}
+
+#[test]
+fn a_restored_sampler_goes_on_exactly() {
+    let (_folder, corpus) = counting_corpus();
+    let mut whole = WindowSampler::new(&corpus, Split::Train, 16, 7).unwrap();
+    whole.next_batch(3);
+    let saved = serde_json::to_string(&whole.state()).unwrap();
+    let expected = [whole.next_batch(5), whole.next_batch(1)];
+    let mut resumed = WindowSampler::new(&corpus, Split::Train, 16, 0).unwrap();
+    resumed.restore(serde_json::from_str(&saved).unwrap());
+    assert_eq!([resumed.next_batch(5), resumed.next_batch(1)], expected);
+    assert_eq!(resumed.state(), SamplerState { seed: 7, drawn: 9 });
+    // A damaged state is another position, not a crash.
+    resumed.restore(SamplerState { seed: 1, drawn: u64::MAX });
+    resumed.next_batch(2);
+}
+
+#[test]
+fn random_windows_reach_both_ends_of_the_split() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "tiny", &(0..40).collect::<Vec<u8>>());
+    let corpus = Corpus::open(&config(&path, Some(20), Some(10))).unwrap();
+    let mut sampler = WindowSampler::new(&corpus, Split::Valid, 3, 1).unwrap();
+    let mut firsts: Vec<_> = sampler.next_batch(500).ids.chunks(4).map(|row| row[0]).collect();
+    firsts.sort_unstable();
+    firsts.dedup();
+    assert_eq!(firsts, (20..=26).collect::<Vec<_>>());
+}
+
+#[test]
+fn fixed_windows_are_evenly_spaced_from_end_to_end() {
+    let (_folder, corpus) = counting_corpus();
+    let batch = fixed_windows(&corpus, Split::Test, 5, 9).unwrap();
+    let bytes = counting();
+    for (row, start) in batch.ids.chunks(10).zip([950, 960, 970, 980, 990]) {
+        assert_eq!(row[0], i64::from(bytes[start]));
+        assert_eq!(row[9], i64::from(bytes[start + 9]));
+    }
+    assert_eq!(batch, fixed_windows(&corpus, Split::Test, 5, 9).unwrap());
+    assert_eq!(fixed_windows(&corpus, Split::Test, 1, 9).unwrap().ids, batch.ids[..10]);
+    assert_eq!(fixed_windows(&corpus, Split::Test, 0, 9).unwrap().batch, 0);
+    let chunks: Vec<_> = batch.chunks(2).collect();
+    assert_eq!(chunks.iter().map(|chunk| chunk.batch).collect::<Vec<_>>(), [2, 2, 1]);
+    assert_eq!(chunks.into_iter().flat_map(|chunk| chunk.ids).collect::<Vec<_>>(), batch.ids);
+}
+
+#[test]
+fn bytes_outside_a_small_vocabulary_are_found() {
+    let (_folder, corpus) = counting_corpus();
+    corpus.check_vocabulary(256).unwrap();
+    corpus.check_vocabulary(251).unwrap();
+    let error = message(corpus.check_vocabulary(100));
+    assert!(error.contains("byte 100 at offset 100"), "{error}");
+    assert!(error.contains("`model.num_tokens` to 101"), "{error}");
+}
+
+#[test]
+fn splits_have_names() {
+    for split in Split::ALL {
+        assert_eq!(split.to_string().parse::<Split>().unwrap(), split);
+    }
+    assert!(message("dev".parse::<Split>()).contains("train, valid and test"));
+}
+
+fn generated(kind: Synthetic, train: usize, valid: usize) -> Corpus {
+    Corpus::open(&config(&format!("synthetic:{kind}"), Some(train), Some(valid))).unwrap()
+}
+
+#[test]
+fn generated_data_have_the_sizes_asked_for_and_never_change() {
+    for kind in Synthetic::ALL {
+        let corpus = generated(kind, 5_000, 3_000);
+        assert_eq!(Split::ALL.map(|split| corpus.split(split).len()), [5_000, 3_000, 3_000]);
+        assert_ne!(corpus.split(Split::Valid), corpus.split(Split::Test));
+        let longer = generated(kind, 9_000, 3_000);
+        assert_eq!(&longer.split(Split::Train)[..5_000], corpus.split(Split::Train));
+        assert_eq!(longer.split(Split::Valid), corpus.split(Split::Valid));
+    }
+    let default = Corpus::open(&config("synthetic:text", None, None)).unwrap();
+    assert_eq!(
+        default.describe(),
+        "synthetic:text: 4,000,000 train, 200,000 valid, 200,000 test bytes"
+    );
+    let start =
+        |kind| String::from_utf8(generated(kind, 40, 1).split(Split::Train).to_vec()).unwrap();
+    assert_eq!(start(Synthetic::Text), "Ella hurried to the palace. Last winter,");
+    assert_eq!(start(Synthetic::Copy), "wkmgpycevwaeskywjelgikfqxpgulusunhabcfyv");
+    assert_eq!(start(Synthetic::Recall), "g6u2q8l4y8h7p7t5d2i0w0e0x2r9a8?t5e0x2i0r");
+    let huge = Corpus::open(&config("synthetic:text", Some(usize::MAX), None));
+    assert!(message(huge).contains("allowed in memory"));
+}
+
+#[test]
+fn copies_are_copies() {
+    let corpus = generated(Synthetic::Copy, 20_000, 1);
+    let text = String::from_utf8(corpus.split(Split::Train).to_vec()).unwrap();
+    let lines: Vec<_> = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect();
+    assert!(lines.len() > 100);
+    for line in lines {
+        let (payload, copy) = line.trim_end().split_once('|').unwrap();
+        assert_eq!(payload, copy);
+        assert!((8..=64).contains(&payload.len()));
+    }
+}
+
+#[test]
+fn recalled_pairs_are_those_that_were_given() {
+    let corpus = generated(Synthetic::Recall, 20_000, 1);
+    let text = String::from_utf8(corpus.split(Split::Train).to_vec()).unwrap();
+    let pairs = |text: &str| {
+        let mut pairs: Vec<_> = text.as_bytes().chunks(2).map(<[u8]>::to_vec).collect();
+        pairs.sort();
+        pairs
+    };
+    for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+        let (given, asked) = line.trim_end().split_once('?').unwrap();
+        assert_eq!(pairs(given), pairs(asked));
+        let mut keys: Vec<_> = given.bytes().step_by(2).collect();
+        assert!((4..=16).contains(&keys.len()) && keys.iter().all(u8::is_ascii_lowercase));
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len() * 2, given.len());
+    }
+}
+
+#[test]
+fn generated_text_is_sentences_of_plain_words() {
+    let corpus = generated(Synthetic::Text, 50_000, 1);
+    let text = String::from_utf8(corpus.split(Split::Train).to_vec()).unwrap();
+    assert!(text.bytes().all(|byte| byte.is_ascii_alphabetic() || b" ,.\n".contains(&byte)));
+    assert!(!text.contains("  ") && !text.contains(" a a") && !text.contains(" an b"));
+    for paragraph in text.split("\n\n").take(20) {
+        assert!(paragraph.split(". ").all(|sentence| sentence.starts_with(char::is_uppercase)));
+    }
+}

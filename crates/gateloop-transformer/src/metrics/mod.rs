@@ -1,0 +1,13 @@
+//! What a run writes down: one JSON object a line, and a picture of the learning curve.
+
+mod error;
+pub mod plot;
+mod record;
+mod writer;
+
+pub use error::MetricsError;
+pub use record::{Record, read};
+pub use writer::{MetricsWriter, truncate_after};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,20 @@
+//! Training: steps, runs and what is left on the disk.
+//!
+//! [`Trainer`] does the mathematics, [`Run`] the rhythm of a run in its folder, an [`Observer`]
+//! watches it, an [`Interrupt`] stops it between two steps.
+
+mod error;
+mod interrupt;
+mod observer;
+mod optimizer;
+mod run;
+mod run_folder;
+mod trainer;
+
+pub use error::TrainError;
+pub use interrupt::Interrupt;
+pub use observer::{Observer, Quiet, Tick};
+pub use optimizer::Optimizer;
+pub use run::{Outcome, Run, Summary};
+pub use run_folder::{ExistingFolder, RunFolder};
+pub use trainer::{StepReport, Trainer, bits_per_character};

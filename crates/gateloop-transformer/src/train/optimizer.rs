@@ -1,0 +1,114 @@
+//! Adam and AdamW with decay groups, gradient clipping, and moments that can be saved.
+
+use crate::config::TrainConfig;
+use crate::weights::{self, Tensors, WeightsError};
+use gateloop_nn::NnError;
+use gateloop_nn::foreach::{self, AdamW, AdamWState};
+use std::collections::BTreeMap;
+use tch::{Kind, Tensor};
+
+/// The optimiser of a model: Adam, or AdamW whose decay touches only the parameters of two or more
+/// dimensions (matrices decay; biases and norms do not), as in the reference's training script.
+#[derive(Debug)]
+pub struct Optimizer {
+    slots: Vec<Slot>,
+    options: AdamW,
+    clip_norm: f64,
+}
+
+/// A parameter with its moments.
+#[derive(Debug)]
+struct Slot {
+    name: String,
+    param: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    /// Number of updates: a Float scalar, as libtorch's fused update counts.
+    steps: Tensor,
+}
+
+impl Optimizer {
+    /// Moments of zero for every parameter.
+    pub fn new(
+        parameters: &BTreeMap<String, Tensor>,
+        config: &TrainConfig,
+    ) -> Result<Self, NnError> {
+        let slots = parameters
+            .iter()
+            .map(|(name, param)| {
+                let zeros = || tch::no_grad(|| param.f_zeros_like());
+                Ok(Slot {
+                    name: name.clone(),
+                    param: param.shallow_clone(),
+                    exp_avg: zeros()?,
+                    exp_avg_sq: zeros()?,
+                    steps: Tensor::f_zeros([], (Kind::Float, param.device()))?,
+                })
+            })
+            .collect::<Result<_, NnError>>()?;
+        let TrainConfig { lr, beta1, beta2, eps, weight_decay, clip_norm, .. } = *config;
+        Ok(Self { slots, options: AdamW { lr, beta1, beta2, eps, weight_decay }, clip_norm })
+    }
+
+    /// The learning rate of the next update.
+    pub fn lr(&self) -> f64 {
+        self.options.lr
+    }
+
+    /// Sets all gradients to zero.
+    pub fn zero_grad(&mut self) {
+        for slot in &mut self.slots {
+            slot.param.zero_grad();
+        }
+    }
+
+    /// The norm of all gradients together, which are scaled down to `clip_norm` if it is above it.
+    pub fn clip_gradients(&self) -> Result<f64, NnError> {
+        let grads: Vec<Tensor> =
+            self.slots.iter().map(|slot| slot.param.grad()).filter(Tensor::defined).collect();
+        let norm = foreach::total_norm(&grads)?;
+        if self.clip_norm > 0.0 && norm > self.clip_norm {
+            foreach::mul_(&grads, self.clip_norm / (norm + 1e-6))?;
+        }
+        Ok(norm)
+    }
+
+    /// Updates every parameter that has a gradient.
+    pub fn step(&mut self) -> Result<(), NnError> {
+        let (decayed, rest): (Vec<&Slot>, Vec<&Slot>) = self
+            .slots
+            .iter()
+            .filter(|slot| slot.param.grad().defined())
+            .partition(|slot| slot.param.dim() >= 2);
+        for (group, weight_decay) in [(decayed, self.options.weight_decay), (rest, 0.0)] {
+            let list = |tensor: fn(&Slot) -> Tensor| -> Vec<Tensor> {
+                group.iter().map(|slot| tensor(slot)).collect()
+            };
+            let state = AdamWState {
+                params: &list(|slot| slot.param.shallow_clone()),
+                grads: &list(|slot| slot.param.grad()),
+                exp_avgs: &list(|slot| slot.exp_avg.shallow_clone()),
+                exp_avg_sqs: &list(|slot| slot.exp_avg_sq.shallow_clone()),
+                steps: &list(|slot| slot.steps.shallow_clone()),
+            };
+            foreach::adamw_(&state, &AdamW { weight_decay, ..self.options })?;
+        }
+        Ok(())
+    }
+
+    /// The moments and counts by name: `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`.
+    pub fn state(&self) -> Tensors {
+        self.slots
+            .iter()
+            .flat_map(|slot| {
+                [("exp_avg", &slot.exp_avg), ("exp_avg_sq", &slot.exp_avg_sq), ("step", &slot.steps)]
+                    .map(|(part, tensor)| (format!("{part}.{}", slot.name), tensor.shallow_clone()))
+            })
+            .collect()
+    }
+
+    /// Goes on from moments that [`state`](Self::state) gave.
+    pub fn load_state(&mut self, state: &Tensors) -> Result<(), WeightsError> {
+        weights::load_strict(&self.state(), state)
+    }
+}

@@ -1,0 +1,313 @@
+//! A run: steps, records, validations, checkpoints and samples, each at its interval.
+
+use super::{ExistingFolder, Interrupt, Observer, RunFolder, Tick, TrainError, Trainer};
+use super::trainer::bits_per_character;
+use crate::checkpoint::{self, RunProgress};
+use crate::config::Config;
+use crate::data::{Batch, Corpus, Split, WindowSampler, fixed_windows};
+use crate::generate::{self, Generator, Sampler};
+use crate::metrics::{self, MetricsError, MetricsWriter, Record, plot};
+use crate::model::Model;
+use std::f64::consts::LN_2;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use tch::Device;
+
+/// A run in its folder, ready to go.
+#[derive(Debug)]
+pub struct Run {
+    folder: RunFolder,
+    config: Config,
+    corpus: Corpus,
+    valid_windows: Option<Batch>,
+    trainer: Trainer,
+    metrics: MetricsWriter,
+    /// Seconds spent by earlier parts of the run.
+    time_before: f64,
+    started: Instant,
+    checkpointed: Option<(u64, PathBuf)>,
+    since_record: SinceRecord,
+}
+
+/// What has been added up since the last record.
+#[derive(Debug, Default)]
+struct SinceRecord {
+    loss: f64,
+    steps: u64,
+    /// Time in training steps alone, so that validations do not count as slowness.
+    seconds: f64,
+    grad_norm: f64,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are done.
+    Finished,
+    /// It was asked to stop; the checkpoint holds everything.
+    Interrupted,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Steps done.
+    pub step: u64,
+    /// The last validation, in bits per character.
+    pub valid_bpc: Option<f64>,
+    /// The last checkpoint.
+    pub checkpoint: Option<PathBuf>,
+    /// Seconds, over all parts of the run.
+    pub time_s: f64,
+}
+
+impl Run {
+    /// Starts a run in a new folder.
+    pub fn start(
+        path: &Path,
+        config: &Config,
+        existing: ExistingFolder,
+    ) -> Result<Self, TrainError> {
+        // Everything that can be refused is refused before the folder is touched.
+        let corpus = Corpus::open(&config.data)?;
+        let (trainer, valid_windows) = prepare(config, &corpus)?;
+        let folder = RunFolder::create(path, config, existing)?;
+        let metrics = MetricsWriter::create(folder.metrics())?;
+        Ok(Self {
+            folder,
+            config: config.clone(),
+            corpus,
+            valid_windows,
+            trainer,
+            metrics,
+            time_before: 0.0,
+            started: Instant::now(),
+            checkpointed: None,
+            since_record: SinceRecord::default(),
+        })
+    }
+
+    /// Goes on with the run in a folder from its newest whole checkpoint, under `config`.
+    ///
+    /// Damaged checkpoints are passed over; the observer is told.
+    pub fn resume(
+        path: &Path,
+        config: &Config,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, TrainError> {
+        let folder = RunFolder::existing(path)?;
+        let opened = folder.checkpoints().newest()?;
+        for error in &opened.passed_over {
+            observer.note(&format!("passed over a damaged checkpoint: {error}"));
+        }
+        let checkpoint = opened.checkpoint;
+        let progress = checkpoint.progress().clone();
+        let corpus = Corpus::open(&config.data)?;
+        let (mut trainer, valid_windows) = prepare(config, &corpus)?;
+        checkpoint.load_model(&trainer.model)?;
+        trainer.optimizer.load_state(&checkpoint.optimizer_tensors()?).map_err(|source| {
+            checkpoint::CheckpointError::Weights { path: checkpoint.path().to_owned(), source }
+        })?;
+        trainer.sampler.restore(progress.sampler);
+        trainer.step = progress.step;
+        // Steps after the checkpoint will be done again, and recorded again.
+        metrics::truncate_after(folder.metrics(), progress.step)?;
+        let metrics = MetricsWriter::append(folder.metrics())?;
+        folder.write_config(config)?;
+        observer.note(&format!("resumed at step {} from {}", progress.step, checkpoint.path().display()));
+        Ok(Self {
+            folder,
+            config: config.clone(),
+            corpus,
+            valid_windows,
+            trainer,
+            metrics,
+            time_before: progress.time_s,
+            started: Instant::now(),
+            checkpointed: Some((progress.step, checkpoint.path().to_owned())),
+            since_record: SinceRecord::default(),
+        })
+    }
+
+    /// The folder of the run.
+    pub fn folder(&self) -> &RunFolder {
+        &self.folder
+    }
+
+    /// The data of the run.
+    pub fn corpus(&self) -> &Corpus {
+        &self.corpus
+    }
+
+    /// The newest checkpoint of the run.
+    pub fn last_checkpoint(&self) -> Option<&Path> {
+        self.checkpointed.as_ref().map(|(_, path)| path.as_path())
+    }
+
+    /// The model in training.
+    pub fn model(&self) -> &Model {
+        self.trainer.model()
+    }
+
+    /// Steps done so far.
+    pub fn steps_done(&self) -> u64 {
+        self.trainer.steps_done()
+    }
+
+    /// Trains to the last step, or until interrupted, and leaves a checkpoint either way.
+    pub fn train(
+        &mut self,
+        observer: &mut dyn Observer,
+        interrupt: &Interrupt,
+    ) -> Result<Summary, TrainError> {
+        let steps = self.config.train.steps;
+        let mut valid_bpc = None;
+        while self.trainer.step < steps && !interrupt.is_requested() {
+            self.one_step(observer)?;
+            let step = self.trainer.step;
+            let due = |every: u64| every > 0 && (step.is_multiple_of(every) || step == steps);
+            let train = &self.config.train;
+            let (log, validate) = (due(train.log_every), due(train.validate_every));
+            let (save, sample) = (due(train.checkpoint_every), due(train.sample_every));
+            if validate {
+                valid_bpc = self.validate()?;
+            }
+            if log || validate {
+                self.record(valid_bpc.filter(|_| validate), observer)?;
+            }
+            if validate {
+                self.plot()?;
+            }
+            if sample {
+                self.sample(observer)?;
+            }
+            if save {
+                self.save()?;
+            }
+        }
+        if self.checkpointed.as_ref().is_none_or(|(step, _)| *step != self.trainer.step) {
+            self.save()?;
+        }
+        self.plot()?;
+        let finished = self.trainer.step >= steps;
+        Ok(Summary {
+            outcome: if finished { Outcome::Finished } else { Outcome::Interrupted },
+            step: self.trainer.step,
+            valid_bpc,
+            checkpoint: self.last_checkpoint().map(Path::to_owned),
+            time_s: self.time_s(),
+        })
+    }
+
+    fn one_step(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let begun = Instant::now();
+        let report = self.trainer.train_step()?;
+        self.since_record.loss += report.loss;
+        self.since_record.steps += 1;
+        self.since_record.seconds += begun.elapsed().as_secs_f64();
+        self.since_record.grad_norm = report.grad_norm;
+        observer.tick(&Tick {
+            step: self.trainer.step,
+            steps: self.config.train.steps,
+            loss: report.loss,
+            tokens: self.config.train.tokens_per_step(),
+        });
+        Ok(())
+    }
+
+    fn validate(&self) -> Result<Option<f64>, TrainError> {
+        let Some(windows) = &self.valid_windows else { return Ok(None) };
+        let rows = self.config.train.batch_size;
+        Ok(Some(bits_per_character(self.trainer.model(), windows, rows)?))
+    }
+
+    fn record(
+        &mut self,
+        valid_bpc: Option<f64>,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let since = std::mem::take(&mut self.since_record);
+        let tokens = since.steps * self.config.train.tokens_per_step();
+        let mut record = Record::new(self.trainer.step, self.time_s())
+            .with("train/loss", since.loss / since.steps as f64)
+            .with("lr", self.trainer.lr())
+            .with("grad_norm", since.grad_norm)
+            .with("tokens_per_s", tokens as f64 / since.seconds);
+        if let Some(bpc) = valid_bpc {
+            record = record.with("valid/bpc", bpc).with("valid/loss", bpc * LN_2);
+        }
+        self.metrics.write(&record)?;
+        observer.record(&record);
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<(), TrainError> {
+        let step = self.trainer.step;
+        let progress = RunProgress {
+            step,
+            time_s: self.time_s(),
+            sampler: self.trainer.sampler.state(),
+        };
+        let folder = self.folder.checkpoints();
+        let path = folder.file(step);
+        let optimizer = self.trainer.optimizer.state();
+        checkpoint::save(&path, &self.config, &progress, self.trainer.model(), &optimizer)?;
+        self.checkpointed = Some((step, path));
+        Ok(folder.prune(self.config.train.keep_checkpoints)?)
+    }
+
+    fn sample(&self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let generate = &self.config.generate;
+        let top_k = generate.top_k(self.config.model.num_tokens);
+        let seed = generate.seed.unwrap_or(self.config.train.seed);
+        let prompt = self.sample_prompt();
+        let sampler = Sampler::new(generate.temperature, top_k, seed);
+        let mut generator = Generator::new(self.trainer.model(), &prompt, sampler)?;
+        let mut text = generate::TextStream::default();
+        let mut written = text.push_all(&prompt);
+        for _ in 0..generate.tokens {
+            written.push_str(&text.push(generator.next_token()?));
+        }
+        written.push_str(&text.finish());
+        self.folder.write_sample(self.trainer.step, &written)?;
+        observer.sample(self.trainer.step, &written);
+        Ok(())
+    }
+
+    /// The beginning of the validation split, as long as the reference's prime.
+    fn sample_prompt(&self) -> Vec<i64> {
+        const PROMPT_LEN: usize = 128;
+        let bytes = self.corpus.split(Split::Valid);
+        bytes.iter().take(PROMPT_LEN).copied().map(i64::from).collect()
+    }
+
+    fn plot(&self) -> Result<(), TrainError> {
+        let records = metrics::read(self.folder.metrics())?;
+        let run = plot::Run { name: "", records: &records };
+        let title = self.folder.path().display().to_string();
+        match plot::loss_curve(&[run], &title, self.folder.plot()) {
+            // A run of which nothing was recorded has no curve, and that is as was asked for.
+            Err(MetricsError::NothingToDraw { .. }) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    fn time_s(&self) -> f64 {
+        self.time_before + self.started.elapsed().as_secs_f64()
+    }
+}
+
+/// A trainer at step 0 and the windows of the validation, if there is to be one.
+fn prepare(config: &Config, corpus: &Corpus) -> Result<(Trainer, Option<Batch>), TrainError> {
+    let train = &config.train;
+    corpus.check_vocabulary(config.model.num_tokens)?;
+    let sampler = WindowSampler::new(corpus, Split::Train, train.seq_len, train.seed)?;
+    let valid_windows = (train.validate_every > 0)
+        .then(|| fixed_windows(corpus, Split::Valid, train.validate_windows, train.seq_len))
+        .transpose()?;
+    tch::manual_seed(train.seed as i64);
+    let model = Model::new(&config.model, Device::Cpu)?;
+    Ok((Trainer::new(model, sampler, train)?, valid_windows))
+}

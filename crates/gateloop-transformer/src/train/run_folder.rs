@@ -1,0 +1,108 @@
+//! The folder of a run: `config.toml`, `metrics.jsonl`, `checkpoints/`, `loss.svg`, `samples/`.
+
+use super::TrainError;
+use crate::atomic;
+use crate::checkpoint::CheckpointFolder;
+use crate::config::Config;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What to do about a folder that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ExistingFolder {
+    /// Refuse.
+    #[default]
+    Keep,
+    /// Delete it first, if it is a run's.
+    Replace,
+}
+
+/// The folder of a run.
+#[derive(Debug, Clone)]
+pub struct RunFolder(PathBuf);
+
+impl RunFolder {
+    /// Makes a new folder with the resolved configuration in it. An empty folder may be there.
+    pub fn create(
+        path: &Path,
+        config: &Config,
+        existing: ExistingFolder,
+    ) -> Result<Self, TrainError> {
+        let folder = Self(path.to_owned());
+        if !is_absent_or_empty(path).map_err(|e| io_error("read", path, e))? {
+            if existing == ExistingFolder::Keep {
+                return Err(TrainError::FolderExists { path: path.to_owned() });
+            }
+            if !(folder.config().is_file() && folder.metrics().is_file()) {
+                return Err(TrainError::NotARun { path: path.to_owned() });
+            }
+            fs::remove_dir_all(path).map_err(|e| io_error("remove", path, e))?;
+        }
+        fs::create_dir_all(path).map_err(|e| io_error("create", path, e))?;
+        folder.write_config(config)?;
+        folder.checkpoints().create()?;
+        Ok(folder)
+    }
+
+    /// A folder that holds a run already.
+    pub fn existing(path: &Path) -> Result<Self, TrainError> {
+        let folder = Self(path.to_owned());
+        if folder.config().is_file() {
+            Ok(folder)
+        } else {
+            Err(TrainError::NothingToResume { path: path.to_owned() })
+        }
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The resolved configuration.
+    pub fn config(&self) -> PathBuf {
+        self.0.join("config.toml")
+    }
+
+    /// The records, one JSON object a line.
+    pub fn metrics(&self) -> PathBuf {
+        self.0.join("metrics.jsonl")
+    }
+
+    /// The loss curve.
+    pub fn plot(&self) -> PathBuf {
+        self.0.join("loss.svg")
+    }
+
+    /// The checkpoints.
+    pub fn checkpoints(&self) -> CheckpointFolder {
+        CheckpointFolder::of_run(&self.0)
+    }
+
+    /// Writes the resolved configuration, replacing the file at once.
+    pub fn write_config(&self, config: &Config) -> Result<(), TrainError> {
+        let path = self.config();
+        atomic::write(&path, config.to_toml()?.as_bytes()).map_err(|e| io_error("write", &path, e))
+    }
+
+    /// Keeps a text that the model wrote.
+    pub fn write_sample(&self, step: u64, text: &str) -> Result<(), TrainError> {
+        let folder = self.0.join("samples");
+        fs::create_dir_all(&folder).map_err(|e| io_error("create", &folder, e))?;
+        let path = folder.join(format!("step-{step:08}.txt"));
+        fs::write(&path, text).map_err(|e| io_error("write", &path, e))
+    }
+}
+
+fn io_error(action: &'static str, path: &Path, source: io::Error) -> TrainError {
+    TrainError::Io { action, path: path.to_owned(), source }
+}
+
+fn is_absent_or_empty(path: &Path) -> io::Result<bool> {
+    match fs::read_dir(path) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}

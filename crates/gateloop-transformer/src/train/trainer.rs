@@ -1,0 +1,100 @@
+//! One step of training after another, without files or terminals.
+
+use super::{Optimizer, TrainError};
+use crate::config::TrainConfig;
+use crate::data::{Batch, WindowSampler};
+use crate::model::{Model, ModelError};
+use std::f64::consts::LN_2;
+use tch::Tensor;
+
+/// A model, its optimiser and its stream of data.
+#[derive(Debug)]
+pub struct Trainer {
+    pub(super) model: Model,
+    pub(super) optimizer: Optimizer,
+    pub(super) sampler: WindowSampler,
+    config: TrainConfig,
+    pub(super) step: u64,
+}
+
+/// What a step showed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// Mean cross entropy in nats a token, before the update.
+    pub loss: f64,
+    /// The norm of the gradient, before clipping.
+    pub grad_norm: f64,
+}
+
+impl Trainer {
+    /// Starts at step 0.
+    pub fn new(
+        model: Model,
+        sampler: WindowSampler,
+        config: &TrainConfig,
+    ) -> Result<Self, TrainError> {
+        let optimizer =
+            Optimizer::new(&model.parameters(), config).map_err(ModelError::from)?;
+        Ok(Self { model, optimizer, sampler, config: config.clone(), step: 0 })
+    }
+
+    /// The model in training.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Updates done.
+    pub fn steps_done(&self) -> u64 {
+        self.step
+    }
+
+    /// The learning rate of the next update.
+    pub fn lr(&self) -> f64 {
+        self.optimizer.lr()
+    }
+
+    /// One update from `grad_accum` micro-batches.
+    ///
+    /// A loss or a gradient that is not finite is an error, and nothing is updated: the parameters
+    /// stay those of the step before.
+    pub fn train_step(&mut self) -> Result<StepReport, TrainError> {
+        self.optimizer.zero_grad();
+        let micro_batches = self.config.grad_accum;
+        let mut loss = 0.0;
+        for _ in 0..micro_batches {
+            let batch = self.sampler.next_batch(self.config.batch_size);
+            let micro = self.model.loss(&to_tensor(&batch, &self.model)?)?;
+            let micro = micro.f_div_scalar(micro_batches as f64).map_err(ModelError::from)?;
+            micro.f_backward().map_err(ModelError::from)?;
+            loss += micro.f_double_value(&[]).map_err(ModelError::from)?;
+        }
+        let grad_norm = self.optimizer.clip_gradients().map_err(ModelError::from)?;
+        if !(loss.is_finite() && grad_norm.is_finite()) {
+            let (step, lr) = (self.step + 1, self.optimizer.lr());
+            return Err(TrainError::Diverged { step, lr, loss, grad_norm });
+        }
+        self.optimizer.step().map_err(ModelError::from)?;
+        self.step += 1;
+        Ok(StepReport { loss, grad_norm })
+    }
+}
+
+/// Mean cross entropy over windows in bits a character, taken `rows` windows at a time.
+pub fn bits_per_character(model: &Model, windows: &Batch, rows: usize) -> Result<f64, ModelError> {
+    tch::no_grad(|| {
+        let (mut nats, mut tokens) = (0.0, 0.0);
+        for batch in windows.chunks(rows) {
+            let loss = model.loss(&to_tensor(&batch, model)?)?.f_double_value(&[])?;
+            nats += loss * batch.targets() as f64;
+            tokens += batch.targets() as f64;
+        }
+        Ok(nats / tokens / LN_2)
+    })
+}
+
+/// Int64 [batch, `window_len`] on the model's device.
+fn to_tensor(batch: &Batch, model: &Model) -> Result<Tensor, ModelError> {
+    Ok(Tensor::f_from_slice(&batch.ids)?
+        .f_view([batch.batch as i64, batch.window_len as i64])?
+        .f_to_device(model.device())?)
+}

@@ -1,0 +1,144 @@
+//! What can go wrong in a chore: the message names the thing, [`Error::remedy`] says what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::setup::libtorch::Damage;
+
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+/// Every message fits one line, except that pip's own words may follow it.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum Error {
+    #[error("there is no ready-made libtorch for {os} on {arch}")]
+    Platform { os: &'static str, arch: &'static str },
+
+    #[error("no folder to keep libtorch in: HOME is not set")]
+    NoHome,
+
+    #[error("no working Python 3 found (tried {tried})")]
+    NoPython { tried: String },
+
+    #[error("`{python} -m pip` does not work: {reason}")]
+    NoPip { python: String, reason: String },
+
+    #[error("no C++17 compiler found (tried {tried})")]
+    NoCompiler { tried: String },
+
+    #[error("pip could not download {requirement}; its last words:\n{words}")]
+    Download { requirement: &'static str, words: String },
+
+    #[error("the wheel {wheel} has the wrong checksum: sha256 {found}, expected {expected}")]
+    Checksum { wheel: String, found: String, expected: &'static str },
+
+    #[error("the wheel {wheel} cannot be unpacked: {source}")]
+    Unpack { wheel: String, source: zip::result::ZipError },
+
+    #[error("the disk is full: no space left below {}", path.display())]
+    DiskFull { path: PathBuf },
+
+    #[error(
+        "too little space below {}: {} free, {} needed",
+        path.display(), crate::table::size(*free), crate::table::size(*needed)
+    )]
+    TooLittleSpace { path: PathBuf, free: u64, needed: u64 },
+
+    #[error("LIBTORCH={} cannot be used: {damage}", path.display())]
+    ExportedLibtorch { path: PathBuf, damage: Damage },
+
+    #[error("{} cannot be used: {damage}", path.display())]
+    OwnLibtorch { path: PathBuf, damage: Damage },
+
+    #[error("the libtorch just installed in {} is not sound: {damage}", path.display())]
+    Installed { path: PathBuf, damage: Damage },
+
+    #[error("the cache folder {} cannot be used: {source}", path.display())]
+    Cache { path: PathBuf, source: io::Error },
+
+    #[error("could not {action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+
+    #[error("could not run `{program}`: {source}")]
+    Spawn { program: String, source: io::Error },
+
+    #[error("could not listen for signals: {source}")]
+    Signals { source: io::Error },
+
+    #[error("`{what}` printed what is no answer: {reason}")]
+    BadAnswer { what: &'static str, reason: String },
+
+    #[error("{what} ended with exit code {code}")]
+    Child { what: String, code: u8 },
+
+    #[error("stopped by a signal during {what}")]
+    Interrupted { what: String, code: u8 },
+
+    #[error("something this project needs is missing; see the rows marked MISSING")]
+    Doctor,
+}
+
+impl Error {
+    /// An input/output error that knows whether it means a full disk.
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_path_buf();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path },
+            _ => Self::Io { action, path, source },
+        }
+    }
+
+    /// What a person can do about it.
+    pub(crate) fn remedy(&self) -> Option<String> {
+        let by_hand = "unpack a C++ distribution of libtorch 2.11.0 for this machine and run with \
+                       LIBTORCH=<that folder> exported";
+        Some(match self {
+            Self::Platform { .. } => by_hand.to_owned(),
+            Self::NoHome => "set GATELOOP_CACHE to a folder with a few GB free".to_owned(),
+            Self::NoPython { .. } => {
+                "install Python 3.8 or newer (Debian, Ubuntu: `apt install python3 python3-pip`), \
+                 or set PYTHON to one"
+                    .to_owned()
+            }
+            Self::NoPip { python, .. } => format!(
+                "install pip (Debian, Ubuntu: `apt install python3-pip`; elsewhere `{python} -m \
+                 ensurepip`), or set PYTHON to a Python 3 that has it"
+            ),
+            Self::NoCompiler { .. } => "install one (Debian, Ubuntu: `apt install g++`; Fedora: \
+                                        `dnf install gcc-c++`), or set CXX to one"
+                .to_owned(),
+            Self::Download { .. } => format!(
+                "check the network, HTTPS_PROXY and PIP_INDEX_URL, then run `cargo xtask setup` \
+                 again; without a network, {by_hand}"
+            ),
+            Self::Checksum { .. } => "run `cargo xtask setup` again; if it stays, a mirror or a \
+                                      proxy hands out another file: unset PIP_INDEX_URL and \
+                                      PIP_FIND_LINKS, or ask whoever runs it"
+                .to_owned(),
+            Self::Unpack { .. } | Self::Installed { .. } => {
+                "run `cargo xtask setup --force`".to_owned()
+            }
+            Self::DiskFull { .. } | Self::TooLittleSpace { .. } => {
+                "free some space, or set GATELOOP_CACHE to a folder on a larger disk".to_owned()
+            }
+            Self::Cache { .. } => "set GATELOOP_CACHE to a folder you can write to".to_owned(),
+            Self::ExportedLibtorch { .. } => "unset LIBTORCH and run `cargo xtask setup`, or \
+                                              export the folder of a libtorch 2.11.0"
+                .to_owned(),
+            Self::OwnLibtorch { path, .. } => {
+                format!("move {} away and run `cargo xtask setup`", path.display())
+            }
+            _ => return None,
+        })
+    }
+
+    /// The exit code of the whole program: a child's own, else 1.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Child { code, .. } | Self::Interrupted { code, .. } => *code,
+            _ => 1,
+        }
+    }
+}
