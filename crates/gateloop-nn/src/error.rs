@@ -31,7 +31,9 @@ pub enum NnError {
         actual: Kind,
     },
     /// An operand lies on a device for which the operation has no implementation.
-    #[error("`{operand}` is on {actual:?}, but this operation runs on the CPU: move it with `to_device`")]
+    #[error(
+        "`{operand}` is on {actual:?}, but this operation runs on the CPU: move it with `to_device`"
+    )]
     Device {
         /// The operand's name.
         operand: &'static str,

@@ -54,13 +54,13 @@ unsafe extern "C" {
 /// The tensors of one AdamW update: lists of one length, entry i of each belonging together.
 #[derive(Debug)]
 pub struct AdamWState<'a> {
-    /// The parameters, updated in place.
+    /// The parameters, contiguous, updated in place.
     pub params: &'a [Tensor],
-    /// Their gradients.
+    /// Their gradients, of the same shapes and kinds in any layout.
     pub grads: &'a [Tensor],
-    /// Running means of the gradients, updated in place.
+    /// Running means of the gradients, contiguous, updated in place.
     pub exp_avgs: &'a [Tensor],
-    /// Running means of the squared gradients, updated in place.
+    /// Running means of the squared gradients, contiguous, updated in place.
     pub exp_avg_sqs: &'a [Tensor],
     /// Numbers of updates so far, Float scalars, counted up in place.
     pub steps: &'a [Tensor],
@@ -68,21 +68,17 @@ pub struct AdamWState<'a> {
 
 /// One update of all parameters, with bias-corrected moments.
 pub fn adamw_(state: &AdamWState<'_>, options: &AdamW) -> Result<()> {
+    check(state)?;
     let AdamWState { params, grads, exp_avgs, exp_avg_sqs, steps } = state;
-    let lists =
-        [("grads", grads), ("exp_avgs", exp_avgs), ("exp_avg_sqs", exp_avg_sqs), ("steps", steps)];
-    for (operand, list) in lists {
-        if list.len() != params.len() {
-            let expected = format!("one entry for each of {} parameters", params.len());
-            return Err(NnError::Shape { operand, expected, actual: vec![list.len() as i64] });
-        }
-    }
     if params.is_empty() {
         return Ok(());
     }
     let error = ErrorSlot::new();
-    let [p, g, m, v, s] = [params, grads, exp_avgs, exp_avg_sqs, steps].map(|list| pointers(list));
-    // SAFETY: five arrays of `params.len()` live tensors; libtorch checks shapes and kinds.
+    // libtorch's CPU kernel walks all four arrays in memory order, whatever their strides.
+    let grads = grads.iter().map(Tensor::f_contiguous).collect::<Result<Vec<_>, _>>()?;
+    let [p, g, m, v, s] = [params, &grads[..], exp_avgs, exp_avg_sqs, steps].map(pointers);
+    // SAFETY: five arrays of `params.len()` live tensors; libtorch trusts that shapes, kinds and
+    // layouts agree, which `check` made sure of.
     let status = unsafe {
         gateloop_fused_adamw(
             p.as_ptr(),
@@ -96,6 +92,54 @@ pub fn adamw_(state: &AdamWState<'_>, options: &AdamW) -> Result<()> {
         )
     };
     report(status, &error)
+}
+
+/// Refuses lists and tensors that do not belong together.
+fn check(state: &AdamWState<'_>) -> Result<()> {
+    let AdamWState { params, grads, exp_avgs, exp_avg_sqs, steps } = state;
+    let moments = [("exp_avgs", exp_avgs), ("exp_avg_sqs", exp_avg_sqs)];
+    for (operand, list) in [("grads", grads), ("steps", steps)].into_iter().chain(moments) {
+        if list.len() != params.len() {
+            let expected = format!("one entry for each of {} parameters", params.len());
+            return Err(NnError::Shape { operand, expected, actual: vec![list.len() as i64] });
+        }
+    }
+    for (i, param) in params.iter().enumerate() {
+        in_memory_order("params", param)?;
+        like("grads", &grads[i], param)?;
+        for (operand, list) in moments {
+            like(operand, &list[i], param)?;
+            in_memory_order(operand, &list[i])?;
+        }
+        if !steps[i].defined() || steps[i].numel() != 1 {
+            return Err(shape_error("steps", &steps[i], "a scalar"));
+        }
+    }
+    Ok(())
+}
+
+fn like(operand: &'static str, tensor: &Tensor, param: &Tensor) -> Result<()> {
+    if !tensor.defined() || tensor.size() != param.size() {
+        let expected = format!("the shape of its parameter, {:?},", param.size());
+        return Err(shape_error(operand, tensor, expected));
+    }
+    if tensor.kind() != param.kind() {
+        let (expected, actual) = ("the kind of its parameter", tensor.kind());
+        return Err(NnError::Kind { operand, expected, actual });
+    }
+    Ok(())
+}
+
+fn in_memory_order(operand: &'static str, tensor: &Tensor) -> Result<()> {
+    if tensor.defined() && tensor.is_contiguous() {
+        return Ok(());
+    }
+    Err(shape_error(operand, tensor, "a contiguous tensor"))
+}
+
+fn shape_error(operand: &'static str, tensor: &Tensor, expected: impl Into<String>) -> NnError {
+    let actual = if tensor.defined() { tensor.size() } else { Vec::new() };
+    NnError::Shape { operand, expected: expected.into(), actual }
 }
 
 /// The Euclidean norm over all elements of all tensors; 0 for none.
@@ -124,9 +168,8 @@ pub fn mul_(tensors: &[Tensor], factor: f64) -> Result<()> {
     let error = ErrorSlot::new();
     let pointers = pointers(tensors);
     // SAFETY: an array of live tensors.
-    let status = unsafe {
-        gateloop_foreach_mul(pointers.as_ptr(), pointers.len(), factor, error.as_ptr())
-    };
+    let status =
+        unsafe { gateloop_foreach_mul(pointers.as_ptr(), pointers.len(), factor, error.as_ptr()) };
     report(status, &error)
 }
 

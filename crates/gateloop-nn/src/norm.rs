@@ -2,7 +2,7 @@
 
 use crate::error::{NnError, Result};
 use tch::nn::{Init, Path};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// y = x / max(|x|_2, 1e-12) * sqrt(D) * gamma: the root-mean-square norm, as the reference defines
 /// it. Parameter: `gamma` [D], initially one.
@@ -62,8 +62,15 @@ impl LayerNorm {
 
 fn check_features(x: &Tensor, weight: &Tensor) -> Result<()> {
     let dim = weight.size()[0];
-    if x.size().last() == Some(&dim) {
-        return Ok(());
+    if x.size().last() != Some(&dim) {
+        let (expected, actual) = (format!("[.., {dim}]"), x.size());
+        return Err(NnError::Shape { operand: "x", expected, actual });
     }
-    Err(NnError::Shape { operand: "x", expected: format!("[.., {dim}]"), actual: x.size() })
+    // Checked here, because tch panics where libtorch refuses a call with a scalar argument.
+    match x.kind() {
+        Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16 => Ok(()),
+        actual => {
+            Err(NnError::Kind { operand: "x", expected: "a real floating-point kind", actual })
+        }
+    }
 }

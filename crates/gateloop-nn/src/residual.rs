@@ -53,7 +53,11 @@ impl<L: SequenceLayer> Residual<L> {
         &self.layer
     }
 
-    fn around(&self, x: &Tensor, run: impl FnOnce(&L, &Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    fn around(
+        &self,
+        x: &Tensor,
+        run: impl FnOnce(&L, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         match &self.norm {
             Norm::Pre(norm) => Ok(run(&self.layer, &norm.forward(x)?)?.f_add(x)?),
             Norm::Post(norm) => norm.forward(&run(&self.layer, x)?.f_add(x)?),
@@ -69,7 +73,7 @@ impl<L: SequenceLayer> SequenceLayer for Residual<L> {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.around(x, |layer, x| layer.forward(x))
+        self.around(x, L::forward)
     }
 
     fn prefill(&self, x: &Tensor, state: &mut Self::State) -> Result<Tensor> {

@@ -39,7 +39,11 @@ pub fn scan_with(
     options: &ScanOptions,
 ) -> Result<(Tensor, Tensor)> {
     let [batch, seqlen, channels] = a.size()[..] else {
-        return Err(NnError::Shape { operand: "a", expected: "[B, T, C]".into(), actual: a.size() });
+        return Err(NnError::Shape {
+            operand: "a",
+            expected: "[B, T, C]".into(),
+            actual: a.size(),
+        });
     };
     check_shape("b", b, &[batch, seqlen, channels])?;
     if let Some(h0) = h0 {
@@ -128,8 +132,7 @@ impl ScanFunction {
 
         let mut da = Output::<E>::new(&self.sequence_dims())?;
         let mut db = Output::<E>::new(&self.sequence_dims())?;
-        let mut dh0 =
-            h0.is_some().then(|| Output::<E>::new(&self.state_dims())).transpose()?;
+        let mut dh0 = h0.is_some().then(|| Output::<E>::new(&self.state_dims())).transpose()?;
         problem.adjoint_into(
             self.options.algorithm,
             h.slice(),

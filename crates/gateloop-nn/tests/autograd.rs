@@ -137,9 +137,8 @@ fn an_input_may_be_returned_as_it_is() -> TestResult {
 
 #[test]
 fn an_input_without_gradient_gets_none() -> TestResult {
-    let half = Custom::<1>::product().backward(|saved, grads, _| {
-        Ok(vec![grads[0].as_ref().map(|dy| dy * &saved[1]), None])
-    });
+    let half = Custom::<1>::product()
+        .backward(|saved, grads, _| Ok(vec![grads[0].as_ref().map(|dy| dy * &saved[1]), None]));
     let (x, w) = operands();
     autograd::apply(half, &[&x, &w])?[0].sum(None::<Kind>).backward();
     assert_eq!(values(&x.grad()), values(&w));
@@ -287,7 +286,7 @@ fn a_second_derivative_is_refused() -> TestResult {
 fn a_saved_tensor_that_was_changed_is_an_error() -> TestResult {
     let (x, w) = operands();
     let y = autograd::apply(Custom::<1>::product(), &[&x, &w])?.remove(0);
-    tch::no_grad(|| w.shallow_clone().fill_(0.0));
+    let _ = tch::no_grad(|| w.shallow_clone().fill_(0.0));
     let message = backward_error(&y);
     assert!(message.contains("modified by an inplace operation"), "{message}");
     Ok(())

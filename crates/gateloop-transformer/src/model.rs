@@ -6,6 +6,7 @@ use gateloop_nn::{
     NormPlacement, Residual, RmsNorm, SequenceLayer, gate_loop::TransitionMode,
 };
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use tch::nn::{Init, Path, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
 
@@ -24,7 +25,9 @@ pub enum ModelError {
         expected: &'static str,
     },
     /// A token id that the vocabulary does not have.
-    #[error("token id {id} is outside the vocabulary 0..{num_tokens}: raise `model.num_tokens` or map the ids")]
+    #[error(
+        "token id {id} is outside the vocabulary 0..{num_tokens}: raise `model.num_tokens` or map the ids"
+    )]
     OutOfVocabulary {
         /// The smallest or largest offending id.
         id: i64,
@@ -32,7 +35,9 @@ pub enum ModelError {
         num_tokens: i64,
     },
     /// A state that belongs to a model of another depth.
-    #[error("the decoding state has {actual} layers, the model has {expected}: take it from `initial_state` of the same model")]
+    #[error(
+        "the decoding state has {actual} layers, the model has {expected}: take it from `initial_state` of the same model"
+    )]
     StateDepth {
         /// Layers of the model.
         expected: usize,
@@ -64,6 +69,10 @@ struct Block {
     feed_forward: Residual<FeedForward>,
 }
 
+/// libtorch has one random generator for the process: a model that is built beside another must not
+/// take numbers from the other's seed.
+static INITIALISING: Mutex<()> = Mutex::new(());
+
 /// What the model remembers while it decodes: one state a layer, whatever the number of tokens.
 #[derive(Debug)]
 pub struct DecodeState {
@@ -78,11 +87,23 @@ impl DecodeState {
 }
 
 impl Model {
-    /// A model with new random weights (seed them with `tch::manual_seed`).
+    /// A model whose random weights follow from a seed.
+    pub fn seeded(config: &ModelConfig, device: Device, seed: u64) -> Result<Self, ModelError> {
+        let _alone = INITIALISING.lock().unwrap_or_else(PoisonError::into_inner);
+        tch::manual_seed(seed as i64);
+        Self::build(config, device)
+    }
+
+    /// A model with new random weights.
     ///
     /// Parameter names are the PyTorch reference's: `token_emb.weight`, `layers.N.0.fn.*`,
     /// `layers.N.1.fn.*`, `layers.N.{0,1}.norm.*`, `to_logits.*`.
     pub fn new(config: &ModelConfig, device: Device) -> Result<Self, ModelError> {
+        let _alone = INITIALISING.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::build(config, device)
+    }
+
+    fn build(config: &ModelConfig, device: Device) -> Result<Self, ModelError> {
         let vs = VarStore::new(device);
         let root = vs.root();
         let (dim, num_tokens) = (config.dim as i64, config.num_tokens as i64);
@@ -223,8 +244,7 @@ impl Model {
 impl Block {
     fn new(path: &Path<'_>, config: &ModelConfig) -> Result<Self, NnError> {
         let dim = config.dim as i64;
-        let placement =
-            if config.post_ln_norm { NormPlacement::Post } else { NormPlacement::Pre };
+        let placement = if config.post_ln_norm { NormPlacement::Post } else { NormPlacement::Pre };
         let mixer = GateLoopConfig {
             dim_inner: Some(config.inner_dim() as i64),
             heads: Some(config.heads() as i64),

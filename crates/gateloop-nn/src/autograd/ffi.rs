@@ -87,13 +87,7 @@ pub(super) fn apply<F: Function>(function: F, inputs: &[&Tensor]) -> Result<Vec<
         return Err(NnError::Function { message: error.message() });
     };
     // SAFETY: the callee wrote `count` new tensors, which are ours.
-    let outputs: Vec<Tensor> =
-        outputs.into_iter().take(count).map(|p| unsafe { Tensor::from_ptr(p) }).collect();
-    if count == F::OUTPUTS {
-        return Ok(outputs);
-    }
-    let message = format!("{count} outputs were returned, {} declared", F::OUTPUTS);
-    Err(NnError::Function { message })
+    Ok(outputs.into_iter().take(count).map(|p| unsafe { Tensor::from_ptr(p) }).collect())
 }
 
 extern "C" fn forward<F: Function>(
@@ -109,10 +103,15 @@ extern "C" fn forward<F: Function>(
         // `function` is the box of F that was registered with this very table.
         unsafe {
             let function = &*function.cast::<F>();
-            let inputs: Vec<Tensor> =
-                borrowed(inputs, n_inputs).into_iter().flatten().collect();
+            let inputs: Vec<Tensor> = borrowed(inputs, n_inputs).into_iter().flatten().collect();
             let mut kept = Saved::default();
-            for output in function.forward(&inputs, &mut kept)? {
+            let results = function.forward(&inputs, &mut kept)?;
+            if results.len() != F::OUTPUTS {
+                let message =
+                    format!("{} outputs were returned, {} declared", results.len(), F::OUTPUTS);
+                return Err(NnError::Function { message });
+            }
+            for output in results {
                 gateloop_list_push(outputs, output.as_ptr());
             }
             for tensor in kept.0 {
@@ -145,7 +144,10 @@ extern "C" fn backward<F: Function>(
             let grads = function.backward(&saved, &grad_outputs, &needs_grad)?;
             if grads.len() != n_inputs {
                 return Err(NnError::Function {
-                    message: format!("{} gradients were returned for {n_inputs} inputs", grads.len()),
+                    message: format!(
+                        "{} gradients were returned for {n_inputs} inputs",
+                        grads.len()
+                    ),
                 });
             }
             for grad in grads {

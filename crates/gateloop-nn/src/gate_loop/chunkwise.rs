@@ -12,6 +12,7 @@
 //! the angle. Every exponent is a sum of ln|a| over a range of tokens, never positive.
 
 use super::operator::{Dims, Operands, state_or_zeros};
+use super::polar::exp_polar;
 use crate::error::Result;
 use crate::scan::scan;
 use tch::{Kind, Tensor};
@@ -27,7 +28,7 @@ pub(super) fn chunk_len(dims: &Dims) -> i64 {
 
 /// The operands cut into N chunks of C tokens, the last one padded with a = 1, k = 0.
 struct Chunks {
-    q: Tensor,     // [B, H, N, C, d], so are k and v
+    q: Tensor, // [B, H, N, C, d], so are k and v
     k: Tensor,
     v: Tensor,
     log_a: Tensor, // [B, H, N, C]: sums from the start of the chunk
@@ -42,11 +43,12 @@ pub(super) fn run(
     chunk_len: i64,
 ) -> Result<(Tensor, Tensor)> {
     let chunks = cut(operands, dims, chunk_len)?;
-    let (cos, sin) = (chunks.phase.f_cos()?.f_unsqueeze(-1)?, chunks.phase.f_sin()?.f_unsqueeze(-1)?);
+    let (cos, sin) =
+        (chunks.phase.f_cos()?.f_unsqueeze(-1)?, chunks.phase.f_sin()?.f_unsqueeze(-1)?);
     let rotate = |x: &Tensor| Tensor::f_cat(&[x.f_mul(&cos)?, x.f_mul(&sin)?], -1);
     let (q2, k2) = (rotate(&chunks.q)?, rotate(&chunks.k)?); // [B, H, N, C, 2d]
 
-    let (entry, last) = states(&chunks, state_or_zeros(state, operands.q, dims)?, dims)?;
+    let (entry, last) = states(&chunks, &state_or_zeros(state, operands.q, dims)?, dims)?;
     let within = within_chunks(&chunks, &q2, &k2)?;
     let from_state = q2.f_matmul(&entry)?.f_mul(&chunks.log_a.f_exp()?.f_unsqueeze(-1)?)?;
     let y = within
@@ -100,7 +102,7 @@ fn within_chunks(chunks: &Chunks, q2: &Tensor, k2: &Tensor) -> Result<Tensor> {
 
 /// The state before each chunk, as the stacked real matrix [Re S; -Im S] of [B, H, N, 2d, d] that
 /// meets the rotated queries, and the state after the last chunk, complex [B, H, d, d].
-fn states(chunks: &Chunks, initial: Tensor, dims: &Dims) -> Result<(Tensor, Tensor)> {
+fn states(chunks: &Chunks, initial: &Tensor, dims: &Dims) -> Result<(Tensor, Tensor)> {
     let Dims { batch, heads, head_dim: d, .. } = *dims;
     let total_log_a = chunks.log_a.f_narrow(-1, -1, 1)?; // [B, H, N, 1]
     let total_phase = chunks.phase.f_narrow(-1, -1, 1)?;
@@ -116,7 +118,7 @@ fn states(chunks: &Chunks, initial: Tensor, dims: &Dims) -> Result<(Tensor, Tens
 
     // The states at chunk ends are a diagonal scan over the chunks.
     let flat = [batch * heads, chunks.n, d * d];
-    let decay = Tensor::f_polar(&total_log_a.f_exp()?, &total_phase)?
+    let decay = exp_polar(&total_log_a, &total_phase)?
         .f_view([batch * heads, chunks.n, 1])?
         .f_expand(flat, false)?;
     let h0 = initial.f_reshape([batch * heads, d * d])?;

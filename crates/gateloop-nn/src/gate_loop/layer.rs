@@ -6,8 +6,8 @@ use crate::error::{NnError, Result};
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
 use crate::linear::{Bias, Linear};
 use crate::norm::LayerNorm;
-use tch::nn::Path;
 use tch::Tensor;
+use tch::nn::Path;
 
 /// A [`GateLoop`] layer to be built; the defaults are the reference's.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,8 +58,8 @@ impl GateLoopConfig {
         let norm = self.sub_ln.then(|| LayerNorm::new(&(path / "maybe_sub_ln"), dim_inner));
         // As in the reference: an ungated layer of equal widths has no output projection.
         let projects = dim_inner != self.dim || self.swish_gating;
-        let out = projects
-            .then(|| Linear::new(&(path / "to_out"), dim_inner, self.dim, Bias::Without));
+        let out =
+            projects.then(|| Linear::new(&(path / "to_out"), dim_inner, self.dim, Bias::Without));
         Ok(GateLoop {
             to_qkv: Linear::new(&(path / "to_qkv"), self.dim, 3 * dim_inner, Bias::Without)?,
             to_a: Linear::new(&(path / "to_a" / 0), self.dim, 2 * heads, Bias::With)?,

@@ -10,6 +10,7 @@
 mod chunkwise;
 mod layer;
 mod operator;
+mod polar;
 mod recurrent;
 mod scan_form;
 mod transition;

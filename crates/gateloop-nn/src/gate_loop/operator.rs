@@ -81,10 +81,9 @@ enum Resolved {
 fn resolve(form: Form, dims: &Dims) -> Result<Resolved> {
     Ok(match form {
         Form::Auto if dims.seqlen == 1 => Resolved::Recurrent,
-        Form::Auto if dims.head_dim == 1 => Resolved::Scan,
+        Form::Auto | Form::Scan if dims.head_dim == 1 => Resolved::Scan,
         Form::Auto | Form::Chunkwise => Resolved::Chunkwise(chunkwise::chunk_len(dims)),
         Form::Recurrent => Resolved::Recurrent,
-        Form::Scan if dims.head_dim == 1 => Resolved::Scan,
         Form::Scan => return Err(NnError::Form { form: "scan", needs: "heads of width 1" }),
         Form::Quadratic => Resolved::Chunkwise(dims.seqlen),
     })

@@ -1,5 +1,6 @@
 //! The state transition a[t], in polar form.
 
+use super::polar::exp_polar;
 use crate::error::{NnError, Result};
 use std::f64::consts::PI;
 use tch::{Kind, Tensor};
@@ -27,13 +28,26 @@ pub struct StateTransition {
 }
 
 impl StateTransition {
-    /// From a log magnitude (at most 0) and a phase in radians, both [B, T, H].
+    /// From a log magnitude (finite, at most 0) and a phase in radians, both [B, T, H].
     pub fn from_polar(log_magnitude: &Tensor, phase: &Tensor) -> Result<Self> {
-        if log_magnitude.dim() != 3 || log_magnitude.size() != phase.size() {
+        let expected = log_magnitude.size();
+        if expected.len() != 3 {
+            let (operand, needed) = ("log_magnitude", "[B, T, H]".into());
+            return Err(NnError::Shape { operand, expected: needed, actual: expected });
+        }
+        if phase.size() != expected {
+            let needed = format!("the shape of the log magnitude, {expected:?},");
             return Err(NnError::Shape {
                 operand: "phase",
-                expected: format!("[B, T, H] like the log magnitude, {:?},", log_magnitude.size()),
+                expected: needed,
                 actual: phase.size(),
+            });
+        }
+        if phase.kind() != log_magnitude.kind() {
+            return Err(NnError::Kind {
+                operand: "phase",
+                expected: "the kind of the log magnitude",
+                actual: phase.kind(),
             });
         }
         Ok(Self { log_magnitude: log_magnitude.shallow_clone(), phase: phase.shallow_clone() })
@@ -78,7 +92,7 @@ impl StateTransition {
 
     /// a itself, complex, [B, T, H].
     pub fn decay(&self) -> Result<Tensor> {
-        Ok(Tensor::f_polar(&self.log_magnitude.f_exp()?, &self.phase)?)
+        exp_polar(&self.log_magnitude, &self.phase)
     }
 }
 

@@ -21,20 +21,32 @@ pub(crate) fn values(tensor: &Tensor) -> Vec<f64> {
     Vec::try_from(real.to_kind(Kind::Double).contiguous().view(-1)).expect("a flat f64 tensor")
 }
 
-/// The moduli of the elements.
-pub(crate) fn moduli(tensor: &Tensor) -> Vec<f64> {
-    values(&tensor.abs())
-}
-
 /// Panics, naming `what`, unless the shapes are equal and no element is off by more than allowed.
 #[track_caller]
 pub(crate) fn assert_close(what: &str, actual: &Tensor, expected: &Tensor, tolerance: Tolerance) {
+    assert_close_at_scale(what, actual, expected, largest(expected), tolerance);
+}
+
+/// [`assert_close`] for a value that is a difference of larger ones, of size `scale`.
+#[track_caller]
+pub(crate) fn assert_close_at_scale(
+    what: &str,
+    actual: &Tensor,
+    expected: &Tensor,
+    scale: f64,
+    tolerance: Tolerance,
+) {
     assert_eq!(actual.size(), expected.size(), "{what}: shape");
     let (actual, expected) = (values(actual), values(expected));
     assert!(expected.iter().all(|x| x.is_finite()), "{what}: the expected values are not finite");
-    if let Err(mismatch) = tolerance.check_uniform(&actual, &expected) {
+    if let Err(mismatch) = tolerance.check(&actual, &expected, &vec![scale; expected.len()]) {
         panic!("{what}: {mismatch}");
     }
+}
+
+/// The largest modulus of a number, or of a part of a complex one.
+pub(crate) fn largest(tensor: &Tensor) -> f64 {
+    values(tensor).into_iter().fold(0.0, |largest, x| x.abs().max(largest))
 }
 
 /// Panics, naming `what`, unless the two hold the same bits.

@@ -8,7 +8,9 @@ mod data;
 mod difference;
 mod gradients;
 
-pub(crate) use compare::{assert_bits, assert_close, assert_operand, moduli, tolerance, values};
+pub(crate) use compare::{
+    assert_bits, assert_close, assert_close_at_scale, assert_operand, largest, tolerance, values,
+};
 pub(crate) use data::{fill_parameters, leaf, tensor, uniform};
 pub(crate) use difference::assert_gradient;
 pub(crate) use gradients::{gradients, weighted_sum};

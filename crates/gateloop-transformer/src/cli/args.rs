@@ -72,7 +72,12 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "PATH")]
     pub checkpoint: PathBuf,
     /// The text to go on from.
-    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file", required_unless_present = "prompt_file")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        conflicts_with = "prompt_file",
+        required_unless_present = "prompt_file"
+    )]
     pub prompt: Option<OsString>,
     /// A file of any bytes to go on from; `-` reads standard input.
     #[arg(long, value_name = "FILE")]

@@ -54,8 +54,7 @@ fn start_log(verbose: u8) {
         1 => "info",
         _ => "debug",
     };
-    let filter =
-        EnvFilter::try_from_env("GATELOOP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let filter = EnvFilter::try_from_env("GATELOOP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -67,10 +66,7 @@ fn start_log(verbose: u8) {
 /// A panic is a fault of this program; it is reported in a line that says so.
 fn report_panics_plainly() {
     std::panic::set_hook(Box::new(|info| {
-        let _ = writeln!(
-            std::io::stderr(),
-            "error: internal fault, please report it: {info}"
-        );
+        let _ = writeln!(std::io::stderr(), "error: internal fault, please report it: {info}");
     }));
 }
 

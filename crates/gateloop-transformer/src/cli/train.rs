@@ -18,8 +18,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
     let mut run = if args.resume {
         Run::resume(&out, &config, &mut notes)?
     } else {
-        let existing =
-            if args.overwrite { ExistingFolder::Replace } else { ExistingFolder::Keep };
+        let existing = if args.overwrite { ExistingFolder::Replace } else { ExistingFolder::Keep };
         Run::start(&out, &config, existing)?
     };
     let mut reporter = Reporter::new(run.steps_done(), config.train.steps);
@@ -47,9 +46,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
 fn config(args: &TrainArgs, out: &Path) -> Result<Config, CliError> {
     Ok(match &args.config {
         Some(path) => Config::load(path, &args.overrides)?,
-        None if args.resume => {
-            Config::load(RunFolder::existing(out)?.config(), &args.overrides)?
-        }
+        None if args.resume => Config::load(RunFolder::existing(out)?.config(), &args.overrides)?,
         None => Config::from_toml_str("", "the defaults", &args.overrides)?,
     })
 }
@@ -91,7 +88,9 @@ fn stop_on_signals(interrupt: &Interrupt) {
         );
     });
     if let Err(error) = installed {
-        tracing::warn!("signals are not handled, an interruption loses the steps since the last checkpoint: {error}");
+        tracing::warn!(
+            "signals are not handled, an interruption loses the steps since the last checkpoint: {error}"
+        );
     }
 }
 

@@ -17,7 +17,9 @@ pub enum GenerateError {
     #[error("the prompt is empty: give at least one token")]
     EmptyPrompt,
     /// The model's output is not a number.
-    #[error("the logits after token {position} are not finite: the weights are damaged or training had diverged")]
+    #[error(
+        "the logits after token {position} are not finite: the weights are damaged or training had diverged"
+    )]
     NotFinite {
         /// Tokens read and written before.
         position: usize,

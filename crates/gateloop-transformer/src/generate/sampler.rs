@@ -38,7 +38,11 @@ impl Sampler {
             // One draw a token whether kept or not, so that draws stay in step with positions.
             let uniform: f64 = rng.random_range(f64::MIN_POSITIVE..1.0);
             let gumbel = -(-uniform.ln()).ln();
-            if logit < threshold { f64::NEG_INFINITY } else { f64::from(logit) / temperature + gumbel }
+            if logit < threshold {
+                f64::NEG_INFINITY
+            } else {
+                f64::from(logit) / temperature + gumbel
+            }
         }))
     }
 

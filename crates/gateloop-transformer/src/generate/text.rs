@@ -37,31 +37,27 @@ impl TextStream {
 
     fn decode(&mut self) -> String {
         let mut shown = String::new();
-        while !self.pending.is_empty() {
-            match std::str::from_utf8(&self.pending) {
-                Ok(text) => {
-                    shown.extend(text.chars().map(printable));
-                    self.pending.clear();
-                }
-                Err(error) => {
-                    let valid = error.valid_up_to();
-                    let text = String::from_utf8_lossy(&self.pending[..valid]).into_owned();
-                    shown.extend(text.chars().map(printable));
-                    match error.error_len() {
-                        Some(len) => {
-                            shown.push('\u{FFFD}');
-                            self.pending.drain(..valid + len);
-                        }
-                        None => {
-                            self.pending.drain(..valid);
-                            return shown;
-                        }
-                    }
-                }
+        let mut used = 0;
+        for chunk in self.pending.utf8_chunks() {
+            shown.extend(chunk.valid().chars().map(printable));
+            used += chunk.valid().len();
+            let invalid = chunk.invalid();
+            if could_become_a_character(invalid, used + invalid.len() == self.pending.len()) {
+                break;
             }
+            if !invalid.is_empty() {
+                shown.push('\u{FFFD}');
+            }
+            used += invalid.len();
         }
+        self.pending.drain(..used);
         shown
     }
+}
+
+/// Whether bytes at the end of the input are the beginning of a character.
+fn could_become_a_character(invalid: &[u8], at_end: bool) -> bool {
+    at_end && std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none())
 }
 
 fn printable(c: char) -> char {

@@ -101,8 +101,12 @@ impl Optimizer {
         self.slots
             .iter()
             .flat_map(|slot| {
-                [("exp_avg", &slot.exp_avg), ("exp_avg_sq", &slot.exp_avg_sq), ("step", &slot.steps)]
-                    .map(|(part, tensor)| (format!("{part}.{}", slot.name), tensor.shallow_clone()))
+                [
+                    ("exp_avg", &slot.exp_avg),
+                    ("exp_avg_sq", &slot.exp_avg_sq),
+                    ("step", &slot.steps),
+                ]
+                .map(|(part, tensor)| (format!("{part}.{}", slot.name), tensor.shallow_clone()))
             })
             .collect()
     }

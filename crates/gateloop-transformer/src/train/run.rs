@@ -1,7 +1,7 @@
 //! A run: steps, records, validations, checkpoints and samples, each at its interval.
 
-use super::{ExistingFolder, Interrupt, Observer, RunFolder, Tick, TrainError, Trainer};
 use super::trainer::bits_per_character;
+use super::{ExistingFolder, Interrupt, Observer, RunFolder, Tick, TrainError, Trainer};
 use crate::checkpoint::{self, RunProgress};
 use crate::config::Config;
 use crate::data::{Batch, Corpus, Split, WindowSampler, fixed_windows};
@@ -116,7 +116,11 @@ impl Run {
         metrics::truncate_after(folder.metrics(), progress.step)?;
         let metrics = MetricsWriter::append(folder.metrics())?;
         folder.write_config(config)?;
-        observer.note(&format!("resumed at step {} from {}", progress.step, checkpoint.path().display()));
+        observer.note(&format!(
+            "resumed at step {} from {}",
+            progress.step,
+            checkpoint.path().display()
+        ));
         Ok(Self {
             folder,
             config: config.clone(),
@@ -245,11 +249,8 @@ impl Run {
 
     fn save(&mut self) -> Result<(), TrainError> {
         let step = self.trainer.step;
-        let progress = RunProgress {
-            step,
-            time_s: self.time_s(),
-            sampler: self.trainer.sampler.state(),
-        };
+        let progress =
+            RunProgress { step, time_s: self.time_s(), sampler: self.trainer.sampler.state() };
         let folder = self.folder.checkpoints();
         let path = folder.file(step);
         let optimizer = self.trainer.optimizer.state();
@@ -307,7 +308,6 @@ fn prepare(config: &Config, corpus: &Corpus) -> Result<(Trainer, Option<Batch>),
     let valid_windows = (train.validate_every > 0)
         .then(|| fixed_windows(corpus, Split::Valid, train.validate_windows, train.seq_len))
         .transpose()?;
-    tch::manual_seed(train.seed as i64);
-    let model = Model::new(&config.model, Device::Cpu)?;
+    let model = Model::seeded(&config.model, Device::Cpu, train.seed)?;
     Ok((Trainer::new(model, sampler, train)?, valid_windows))
 }

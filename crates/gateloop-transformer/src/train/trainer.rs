@@ -33,8 +33,7 @@ impl Trainer {
         sampler: WindowSampler,
         config: &TrainConfig,
     ) -> Result<Self, TrainError> {
-        let optimizer =
-            Optimizer::new(&model.parameters(), config).map_err(ModelError::from)?;
+        let optimizer = Optimizer::new(&model.parameters(), config).map_err(ModelError::from)?;
         Ok(Self { model, optimizer, sampler, config: config.clone(), step: 0 })
     }
 

@@ -1,0 +1,202 @@
+//! Operations on lists of tensors against plain Rust.
+
+mod common;
+
+use common::{TestResult, assert_close, assert_operand, tensor, tolerance, values};
+use gateloop_nn::foreach::{AdamW, AdamWState, adamw_, mul_, total_norm};
+use tch::{Device, Kind, Tensor};
+
+const OPTIONS: AdamW = AdamW { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
+
+/// The shapes of the parameters: a matrix, a vector, a scalar.
+const SHAPES: [&[i64]; 3] = [&[4, 5], &[7], &[]];
+
+fn tensors(seed: u64, kind: Kind) -> Vec<Tensor> {
+    SHAPES.iter().zip(seed..).map(|(shape, seed)| tensor(shape, kind, seed)).collect()
+}
+
+/// The lists of an update that has not begun.
+struct Lists {
+    params: Vec<Tensor>,
+    grads: Vec<Tensor>,
+    exp_avgs: Vec<Tensor>,
+    exp_avg_sqs: Vec<Tensor>,
+    steps: Vec<Tensor>,
+}
+
+impl Lists {
+    fn new(kind: Kind) -> Self {
+        let zeros = || SHAPES.iter().map(|shape| Tensor::zeros(*shape, (kind, Device::Cpu)));
+        Self {
+            params: tensors(10, kind),
+            grads: tensors(20, kind),
+            exp_avgs: zeros().collect(),
+            exp_avg_sqs: zeros().collect(),
+            steps: SHAPES.iter().map(|_| Tensor::zeros([], (Kind::Float, Device::Cpu))).collect(),
+        }
+    }
+
+    fn step(&self) -> gateloop_nn::Result<()> {
+        let Self { params, grads, exp_avgs, exp_avg_sqs, steps } = self;
+        adamw_(&AdamWState { params, grads, exp_avgs, exp_avg_sqs, steps }, &OPTIONS)
+    }
+}
+
+/// One number's AdamW, as in algorithm 2 of arXiv 1711.05101.
+struct Scalar {
+    x: f64,
+    m: f64,
+    v: f64,
+}
+
+impl Scalar {
+    fn step(&mut self, g: f64, t: i32) {
+        let AdamW { lr, beta1, beta2, eps, weight_decay } = OPTIONS;
+        self.x -= lr * weight_decay * self.x;
+        self.m = beta1 * self.m + (1.0 - beta1) * g;
+        self.v = beta2 * self.v + (1.0 - beta2) * g * g;
+        let m = self.m / (1.0 - beta1.powi(t));
+        let v = self.v / (1.0 - beta2.powi(t));
+        self.x -= lr * m / (v.sqrt() + eps);
+    }
+}
+
+#[test]
+fn adamw_equals_plain_rust() -> TestResult {
+    let mut lists = Lists::new(Kind::Double);
+    let mut scalars: Vec<Vec<Scalar>> = lists
+        .params
+        .iter()
+        .map(|p| values(p).into_iter().map(|x| Scalar { x, m: 0.0, v: 0.0 }).collect())
+        .collect();
+    for t in 1..=5 {
+        lists.grads = tensors(100 * t as u64, Kind::Double);
+        lists.step()?;
+        for (scalars, grads) in scalars.iter_mut().zip(&lists.grads) {
+            for (scalar, g) in scalars.iter_mut().zip(values(grads)) {
+                scalar.step(g, t);
+            }
+        }
+    }
+    // Five updates, each with about ten roundings on the way to a parameter.
+    let tolerance = tolerance(Kind::Double, 50);
+    for (i, scalars) in scalars.iter().enumerate() {
+        let of = |part: fn(&Scalar) -> f64| {
+            Tensor::from_slice(&scalars.iter().map(part).collect::<Vec<_>>()).view(SHAPES[i])
+        };
+        assert_close("parameter", &lists.params[i], &of(|s| s.x), tolerance);
+        assert_close("first moment", &lists.exp_avgs[i], &of(|s| s.m), tolerance);
+        assert_close("second moment", &lists.exp_avg_sqs[i], &of(|s| s.v), tolerance);
+        assert_eq!(lists.steps[i].double_value(&[]), 5.0);
+    }
+    Ok(())
+}
+
+#[test]
+fn adamw_updates_parameters_that_record_gradients() -> TestResult {
+    let mut lists = Lists::new(Kind::Float);
+    lists.params = lists.params.iter().map(common::leaf).collect();
+    let before = values(&lists.params[0]);
+    lists.step()?;
+    assert!(lists.params[0].requires_grad());
+    assert_ne!(values(&lists.params[0]), before);
+    Ok(())
+}
+
+#[test]
+fn adamw_takes_a_gradient_in_any_layout() -> TestResult {
+    let (plain, mut strided) = (Lists::new(Kind::Double), Lists::new(Kind::Double));
+    strided.grads[0] = plain.grads[0].transpose(0, 1).contiguous().transpose(0, 1);
+    plain.step()?;
+    strided.step()?;
+    assert_eq!(values(&strided.params[0]), values(&plain.params[0]));
+    Ok(())
+}
+
+#[test]
+fn adamw_refuses_lists_of_other_lengths() {
+    let shorten: [(&str, fn(&mut Lists) -> &mut Vec<Tensor>); 4] = [
+        ("grads", |lists| &mut lists.grads),
+        ("exp_avgs", |lists| &mut lists.exp_avgs),
+        ("exp_avg_sqs", |lists| &mut lists.exp_avg_sqs),
+        ("steps", |lists| &mut lists.steps),
+    ];
+    for (operand, list) in shorten {
+        let mut lists = Lists::new(Kind::Float);
+        list(&mut lists).pop();
+        assert_operand(lists.step(), operand);
+    }
+}
+
+#[test]
+fn adamw_refuses_tensors_that_do_not_match_their_parameter() {
+    let replace: [(&str, fn(&mut Lists) -> &mut Vec<Tensor>); 3] = [
+        ("grads", |lists| &mut lists.grads),
+        ("exp_avgs", |lists| &mut lists.exp_avgs),
+        ("exp_avg_sqs", |lists| &mut lists.exp_avg_sqs),
+    ];
+    for (operand, list) in replace {
+        for wrong in
+            [tensor(&[3], Kind::Float, 1), tensor(SHAPES[1], Kind::Double, 1), Tensor::new()]
+        {
+            let mut lists = Lists::new(Kind::Float);
+            list(&mut lists)[1] = wrong;
+            let before: Vec<_> = lists.params.iter().map(values).collect();
+            assert_operand(lists.step(), operand);
+            assert_eq!(lists.params.iter().map(values).collect::<Vec<_>>(), before);
+        }
+    }
+    let mut lists = Lists::new(Kind::Float);
+    lists.steps[0] = tensor(&[2], Kind::Float, 1);
+    assert_operand(lists.step(), "steps");
+}
+
+#[test]
+fn adamw_refuses_what_it_could_not_update_in_place() {
+    let replace: [(&str, fn(&mut Lists) -> &mut Vec<Tensor>); 3] = [
+        ("params", |lists| &mut lists.params),
+        ("exp_avgs", |lists| &mut lists.exp_avgs),
+        ("exp_avg_sqs", |lists| &mut lists.exp_avg_sqs),
+    ];
+    for (operand, list) in replace {
+        let mut lists = Lists::new(Kind::Float);
+        list(&mut lists)[0] = tensor(&[5, 4], Kind::Float, 1).transpose(0, 1);
+        assert_operand(lists.step(), operand);
+    }
+}
+
+#[test]
+fn total_norm_is_that_of_all_elements() -> TestResult {
+    let tensors = tensors(30, Kind::Double);
+    let squares: f64 = tensors.iter().flat_map(values).map(|x| x * x).sum();
+    let norm = Tensor::from(total_norm(&tensors)?);
+    let elements: usize = tensors.iter().map(Tensor::numel).sum();
+    let tolerance = tolerance(Kind::Double, elements as i64);
+    assert_close("norm", &norm, &Tensor::from(squares.sqrt()), tolerance);
+    Ok(())
+}
+
+#[test]
+fn mul_scales_in_place() -> TestResult {
+    let tensors = tensors(40, Kind::Double);
+    let expected: Vec<f64> = tensors.iter().flat_map(values).map(|x| x * 0.25).collect();
+    mul_(&tensors, 0.25)?;
+    assert_eq!(tensors.iter().flat_map(values).collect::<Vec<_>>(), expected);
+    Ok(())
+}
+
+#[test]
+fn empty_lists_are_fine() -> TestResult {
+    assert_eq!(total_norm(&[])?, 0.0);
+    mul_(&[], 2.0)?;
+    let none = AdamWState { params: &[], grads: &[], exp_avgs: &[], exp_avg_sqs: &[], steps: &[] };
+    adamw_(&none, &OPTIONS)?;
+    Ok(())
+}
+
+#[test]
+fn an_undefined_tensor_is_an_error() {
+    let list = [tensor(&[3], Kind::Float, 1), Tensor::new()];
+    assert!(total_norm(&list).is_err());
+    assert!(mul_(&list, 2.0).is_err());
+}

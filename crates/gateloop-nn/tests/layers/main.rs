@@ -1,0 +1,13 @@
+//! The layers: three ways to run them, causality, gradients, parameters, formulas, refusals.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod causality;
+mod errors;
+mod formulas;
+mod gradients;
+mod parameters;
+mod transition;
+mod variants;
+mod ways;

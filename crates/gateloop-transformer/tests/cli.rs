@@ -1,0 +1,338 @@
+//! The program: what it prints, what it refuses, and with which exit code.
+
+// A test ends by panicking.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use assert_cmd::Command;
+use common::TestResult;
+use gateloop_transformer::weights::{self, Metadata, Tensors, WeightFile};
+use predicates::prelude::PredicateBooleanExt;
+use predicates::str::{contains, is_empty};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use tch::Tensor;
+
+const CONFIG: &str = r#"
+    [model]
+    dim = 16
+    depth = 2
+    [data]
+    source = "synthetic:text"
+    train_bytes = 20000
+    valid_bytes = 4000
+    [train]
+    steps = 4
+    batch_size = 2
+    seq_len = 32
+    grad_accum = 1
+    lr = 1e-3
+    log_every = 1
+    validate_every = 2
+    validate_windows = 4
+    checkpoint_every = 2
+    sample_every = 0
+"#;
+
+fn gateloop(args: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("gateloop"));
+    // Tests run beside each other; threads that spin for work would only get in the others' way.
+    command.args(args).env("OMP_NUM_THREADS", "1");
+    command
+}
+
+/// A folder with `config.toml` and a finished run in `run`, made once for all tests.
+fn workspace() -> &'static Path {
+    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    FOLDER
+        .get_or_init(|| {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("config.toml"), CONFIG).unwrap();
+            gateloop(&["train", "--config", "config.toml", "--out", "run"])
+                .current_dir(folder.path())
+                .assert()
+                .success()
+                .stdout(contains("valid/bpc"))
+                .stderr(contains("step 4/4"));
+            folder
+        })
+        .path()
+}
+
+fn run_folder() -> String {
+    workspace().join("run").display().to_string()
+}
+
+fn checkpoint() -> PathBuf {
+    workspace().join("run/checkpoints/step-00000004.safetensors")
+}
+
+/// Wrong usage: exit code 2, and a message that says all of `parts`.
+fn refused(args: &[&str], parts: &[&str]) {
+    let assert = gateloop(args).current_dir(workspace()).assert().code(2).stdout(is_empty());
+    let message = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    for part in parts {
+        assert!(message.contains(part), "{args:?} said {message:?} without {part:?}");
+    }
+    assert!(!message.contains("panic"), "{message}");
+}
+
+/// Failed while running: exit code 1, and a message that says all of `parts`.
+fn failed(args: &[&str], parts: &[&str]) {
+    let assert = gateloop(args).current_dir(workspace()).assert().code(1).stdout(is_empty());
+    let message = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    for part in parts {
+        assert!(message.contains(part), "{args:?} said {message:?} without {part:?}");
+    }
+    assert!(!message.contains("panic"), "{message}");
+}
+
+#[test]
+fn help_explains_every_command() {
+    for command in ["train", "generate", "eval", "info", "data", "logits"] {
+        gateloop(&["--help"]).assert().success().stdout(contains(command));
+        gateloop(&[command, "--help"]).assert().success().stdout(contains("Usage"));
+    }
+    gateloop(&["--version"]).assert().success().stdout(contains(env!("CARGO_PKG_VERSION")));
+    gateloop(&[]).assert().code(2);
+    refused(&["trian"], &["train"]);
+}
+
+#[test]
+fn generate_writes_the_text_alone() {
+    let args = ["generate", "--checkpoint", &run_folder(), "--prompt", "The ", "--tokens", "30"];
+    let write = |seed: &str| {
+        let output = gateloop(&args).args(["--seed", seed]).assert().success().stderr(is_empty());
+        String::from_utf8(output.get_output().stdout.clone()).unwrap()
+    };
+    let text = write("1");
+    assert!(text.ends_with('\n') && text.len() > 20, "{text:?}");
+    assert_eq!(text, write("1"), "a seed fixes the text");
+    assert_ne!(text, write("2"));
+
+    let file = checkpoint().display().to_string();
+    let raw =
+        gateloop(&["generate", "--checkpoint", &file, "--prompt-file", "-", "--tokens", "30"])
+            .args(["--raw", "--temperature", "0"])
+            .write_stdin(b"\xFF\x00 any bytes".to_vec())
+            .assert()
+            .success();
+    assert_eq!(raw.get_output().stdout.len(), 30, "raw text has one byte a token and no more");
+}
+
+#[test]
+fn prompts_that_cannot_be_are_refused() {
+    let run = run_folder();
+    let with = |rest: &[&'static str]| -> Vec<String> {
+        let head = ["generate", "--checkpoint", &run];
+        head.iter().chain(rest).map(ToString::to_string).collect()
+    };
+    let check = |rest: &[&'static str], parts: &[&str]| {
+        let args = with(rest);
+        refused(&args.iter().map(String::as_str).collect::<Vec<_>>(), parts);
+    };
+    check(&["--prompt", ""], &["prompt is empty"]);
+    check(&[], &["--prompt"]);
+    check(&["--prompt", "a", "--tokens", "0"], &["tokens"]);
+    check(&["--prompt", "a", "--temperature=-1"], &["generate.temperature"]);
+    check(&["--prompt", "a", "--filter-thres", "1.5"], &["generate.filter_thres"]);
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        gateloop(&["generate", "--checkpoint", &run, "--prompt"])
+            .arg(OsStr::from_bytes(b"caf\xE9"))
+            .assert()
+            .code(2)
+            .stderr(contains("not valid UTF-8").and(contains("--prompt-file")));
+    }
+}
+
+#[test]
+fn a_prompt_outside_a_small_vocabulary_is_refused() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("data"), [1_u8, 2, 3, 4].repeat(3000))?;
+    let sets = ["model.num_tokens=5", "data.source=data", "train.steps=1"];
+    let train = sets.iter().flat_map(|set| ["--set", *set]);
+    fs::write(
+        folder.path().join("c.toml"),
+        CONFIG.replace("train_bytes = 20000", "").replace("valid_bytes = 4000", ""),
+    )?;
+    gateloop(&["train", "--config", "c.toml", "--out", "run"])
+        .args(train)
+        .current_dir(folder.path())
+        .assert()
+        .success();
+    gateloop(&["generate", "--checkpoint", "run", "--prompt", "A"])
+        .current_dir(folder.path())
+        .assert()
+        .code(1)
+        .stderr(contains("token id 65").and(contains("0..5")));
+    Ok(())
+}
+
+#[test]
+fn eval_and_info_describe_a_checkpoint() {
+    let run = run_folder();
+    gateloop(&["eval", "--checkpoint", &run])
+        .assert()
+        .success()
+        .stdout(contains("valid/bpc").and(contains("4 windows of 32 tokens")));
+    gateloop(&["eval", "--checkpoint", &run, "--split", "test", "--windows", "2"])
+        .args(["--seq-len", "64"])
+        .assert()
+        .success()
+        .stdout(contains("test/bpc").and(contains("2 windows of 64 tokens")));
+    refused(&["eval", "--checkpoint", &run, "--split", "dev"], &["dev", "train, valid"]);
+    gateloop(&["info", "--checkpoint", &run]).assert().success().stdout(
+        contains("dim = 16").and(contains("feed-forwards")).and(contains("decoding state: 64")),
+    );
+    gateloop(&["info", "--config", "config.toml"])
+        .current_dir(workspace())
+        .assert()
+        .success()
+        .stdout(contains("total"));
+    refused(&["info"], &["--checkpoint"]);
+}
+
+#[test]
+fn configurations_that_cannot_be_are_refused_by_key() {
+    let set = |value: &'static str, parts: &[&str]| {
+        refused(&["train", "--config", "config.toml", "--out", "new", "--set", value], parts);
+        assert!(!workspace().join("new").exists(), "nothing is left behind by {value}");
+    };
+    set("train.stepps=5", &["train.stepps", "train.steps"]);
+    set("train.steps=0", &["train.steps"]);
+    set("train.seq_len=0", &["train.seq_len"]);
+    set("model.gate_loop_heads=3", &["3", "16"]);
+    set("train.lr", &["train.lr", "key=value"]);
+    set("data.source=synthetic:txt", &["txt", "text"]);
+    refused(&["train", "--config", "nowhere.toml"], &["nowhere.toml"]);
+    refused(&["train", "--resume"], &["--out"]);
+    refused(&["train", "--out", "nothing-here", "--resume"], &["nothing-here", "no run"]);
+}
+
+#[test]
+fn data_that_is_too_short_is_named() -> TestResult {
+    fs::write(workspace().join("short"), b"too short")?;
+    failed(
+        &["train", "--out", "new", "--set", "data.source=short", "--set", "train.seq_len=32"],
+        &["train split has 9 bytes", "33"],
+    );
+    failed(
+        &["train", "--config", "config.toml", "--out", "new", "--set", "data.source=short"],
+        &["data.train_bytes", "20000", "9 bytes"],
+    );
+    failed(
+        &["train", "--config", "config.toml", "--out", "new", "--set", "data.source=absent.txt"],
+        &["absent.txt"],
+    );
+    assert!(!workspace().join("new").exists());
+    Ok(())
+}
+
+#[test]
+fn an_existing_folder_is_refused_and_a_run_goes_on() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("config.toml"), CONFIG)?;
+    let train = |rest: &[&str]| {
+        let mut command = gateloop(&["train", "--out", "run"]);
+        command.args(rest).current_dir(folder.path());
+        command
+    };
+    train(&["--config", "config.toml"]).assert().success();
+    train(&["--config", "config.toml"])
+        .assert()
+        .code(2)
+        .stderr(contains("--resume").and(contains("--overwrite")));
+    train(&["--resume", "--set", "train.steps=6"])
+        .assert()
+        .success()
+        .stderr(contains("resumed at step 4").and(contains("step 6/6")));
+    train(&["--config", "config.toml", "--overwrite"]).assert().success();
+
+    // A checkpoint of another configuration: the first parameter that differs, both shapes.
+    train(&["--resume", "--set", "model.dim=32"])
+        .assert()
+        .code(1)
+        .stderr(contains("layers.0.0.fn.to_a.0.bias").and(contains("[32]")).and(contains("[64]")));
+    Ok(())
+}
+
+#[test]
+fn checkpoints_that_cannot_be_read_are_named() -> TestResult {
+    let whole = fs::read(checkpoint())?;
+    for (name, bytes) in [
+        ("empty.safetensors", &[][..]),
+        ("cut.safetensors", &whole[..whole.len() - 100]),
+        ("text.safetensors", b"this is not a weight file at all"),
+    ] {
+        fs::write(workspace().join(name), bytes)?;
+        failed(&["generate", "--checkpoint", name, "--prompt", "a"], &[name, "safetensors"]);
+    }
+    failed(&["eval", "--checkpoint", "absent"], &["absent"]);
+    failed(&["info", "--checkpoint", "."], &["checkpoints"]);
+    Ok(())
+}
+
+#[test]
+fn logits_follow_the_weights_and_ids_given() -> TestResult {
+    let run = checkpoint();
+    let model = gateloop_transformer::checkpoint::open(&run)?.checkpoint.model(tch::Device::Cpu)?;
+    let ids = common::ids(2, 9);
+    let path = |name: &str| workspace().join(name);
+    weights::write(&path("w.safetensors"), &model.parameters(), Metadata::new())?;
+    let one = |name: &str, tensor: &Tensor| Tensors::from([(name.into(), tensor.shallow_clone())]);
+    weights::write(&path("i.safetensors"), &one("ids", &ids), Metadata::new())?;
+    let args = |weights: &'static str, ids: &'static str| {
+        ["logits", "--config", "config.toml", "--weights", weights, "--ids", ids]
+            .into_iter()
+            .chain(["--out", "o.safetensors"])
+            .collect::<Vec<_>>()
+    };
+    gateloop(&args("w.safetensors", "i.safetensors")).current_dir(workspace()).assert().success();
+    let logits = WeightFile::open(&path("o.safetensors"))?.tensors(|name| Some(name.into()))?;
+    let expected = tch::no_grad(|| model.forward(&ids))?;
+    assert_eq!(common::values(&logits["logits"]), common::values(&expected));
+
+    weights::write(&path("far.safetensors"), &one("ids", &(&ids + 256)), Metadata::new())?;
+    failed(&args("w.safetensors", "far.safetensors"), &["token id", "0..256"]);
+    weights::write(&path("named.safetensors"), &one("tokens", &ids), Metadata::new())?;
+    failed(&args("w.safetensors", "named.safetensors"), &["`ids`"]);
+    let mut fewer = model.parameters();
+    let _ = fewer.remove("to_logits.0.gamma");
+    weights::write(&path("fewer.safetensors"), &fewer, Metadata::new())?;
+    failed(&args("fewer.safetensors", "i.safetensors"), &["missing: `to_logits.0.gamma`"]);
+    Ok(())
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interruption_writes_a_checkpoint_and_says_how_to_go_on() -> TestResult {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("config.toml"), CONFIG)?;
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin!("gateloop"))
+        .args(["train", "--config", "config.toml", "--out", "run"])
+        .args(["--set", "train.steps=1000000", "--set", "train.checkpoint_every=0"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let stderr = child.stderr.take().ok_or("no standard error")?;
+    let mut lines = BufReader::new(stderr).lines();
+    // The first record says that training is under way and the handler in place.
+    assert!(lines.by_ref().any(|line| line.is_ok_and(|line| line.starts_with("step 2/"))));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
+    lines.for_each(drop);
+    let output = child.wait_with_output()?;
+    assert_eq!(output.status.code(), Some(130));
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(stdout.contains("go on with: gateloop train --out run --resume"), "{stdout}");
+    assert_eq!(fs::read_dir(folder.path().join("run/checkpoints"))?.count(), 1);
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! The model: three ways to run it that agree, causality, gradients, names, bad input.
+
+// A test ends by panicking.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{TestResult, assert_close, ids, model_f64, small_models, values};
+use gateloop_transformer::config::ModelConfig;
+use gateloop_transformer::generate::{Generator, Sampler};
+use gateloop_transformer::model::{Model, ModelError};
+use std::collections::BTreeMap;
+use tch::{Device, Kind, Tensor};
+
+const LEN: i64 = 70; // more than one chunk of the chunkwise form
+
+#[test]
+fn step_mode_equals_sequence_mode() -> TestResult {
+    for config in small_models() {
+        let model = model_f64(&config);
+        let ids = ids(2, LEN);
+        let expected = model.forward(&ids)?;
+        let mut state = model.initial_state(2);
+        let logits: Vec<Tensor> = (0..LEN)
+            .map(|t| model.step(&ids.select(1, t), &mut state))
+            .collect::<Result<_, _>>()?;
+        assert_close(&Tensor::stack(&logits, 1), &expected, LEN);
+    }
+    Ok(())
+}
+
+#[test]
+fn any_split_with_the_state_handed_over_equals_the_whole() -> TestResult {
+    for config in small_models() {
+        let model = model_f64(&config);
+        let ids = ids(1, LEN);
+        let expected = model.forward(&ids)?.select(1, -1);
+        for first in [1, 2, 33, 63, 64, 65, LEN - 1] {
+            let mut state = model.initial_state(1);
+            let _ = model.prefill(&ids.narrow(1, 0, first), &mut state)?;
+            let logits = model.prefill(&ids.narrow(1, first, LEN - first), &mut state)?;
+            assert_close(&logits, &expected, LEN);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_token_changes_nothing_before_it() -> TestResult {
+    for config in small_models() {
+        let model = model_f64(&config);
+        let ids = ids(1, LEN);
+        let before = model.forward(&ids)?;
+        for t in [0, 1, 40, 64, LEN - 1] {
+            let changed = ids.copy();
+            let _ = changed.narrow(1, t, 1).fill_(255 - ids.int64_value(&[0, t]));
+            let after = model.forward(&changed)?;
+            let past = |logits: &Tensor| values(&logits.narrow(1, 0, t));
+            assert_eq!(past(&before), past(&after), "bit for bit, {config:?}");
+            assert_ne!(values(&before.select(1, t)), values(&after.select(1, t)));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_parameter_gets_a_finite_gradient_that_is_not_zero() -> TestResult {
+    for config in small_models() {
+        let model = model_f64(&config);
+        model.loss(&ids(2, LEN))?.backward();
+        for (name, parameter) in model.parameters() {
+            let grad = parameter.grad();
+            if config.ablate_state_transition && name.contains("to_a") {
+                assert!(!grad.defined(), "a constant transition does not depend on {name}");
+                continue;
+            }
+            let norm = grad.norm().double_value(&[]);
+            assert!(norm.is_finite() && norm > 0.0, "{name} has gradient {norm}, {config:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_gradient_is_the_slope_of_the_loss() -> TestResult {
+    // A central difference with this step errs by about its square times the third derivative,
+    // which two norms and a gate make some thousand times the gradient.
+    const THIRD_DERIVATIVE: f64 = 1e3;
+    // The two losses are each rounded some times, and the difference is divided by the step.
+    const ROUNDINGS: f64 = 8.0;
+    let step = f64::EPSILON.cbrt();
+    for config in small_models() {
+        // The fraction makes the gradient differ from the slope on purpose.
+        let config = ModelConfig { frac_gradient_state_transition: 1.0, ..config };
+        let model = model_f64(&config);
+        let ids = ids(1, 12);
+        let loss = model.loss(&ids)?;
+        loss.backward();
+        let rounding = ROUNDINGS * f64::EPSILON * loss.double_value(&[]) / step;
+        for (name, parameter) in model.parameters() {
+            if !parameter.grad().defined() {
+                continue;
+            }
+            let slope = tch::no_grad(|| -> Result<f64, ModelError> {
+                let mut flat = parameter.view(-1).get(0);
+                let at = |flat: &mut Tensor, delta: f64| {
+                    let _ = flat.g_add_scalar_(delta);
+                    model.loss(&ids).map(|loss| loss.double_value(&[]))
+                };
+                let above = at(&mut flat, step)?;
+                let below = at(&mut flat, -2.0 * step)?;
+                let _ = flat.g_add_scalar_(step);
+                Ok((above - below) / (2.0 * step))
+            })?;
+            let grad = parameter.grad().view(-1).double_value(&[0]);
+            let scale = parameter.grad().abs().max().double_value(&[]);
+            assert!(
+                (grad - slope).abs() <= THIRD_DERIVATIVE * step * step * scale + rounding,
+                "{name}: gradient {grad}, slope {slope}, {config:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn greedy_decoding_with_a_state_equals_recomputing() -> TestResult {
+    for config in small_models() {
+        let model = model_f64(&config);
+        let mut tokens: Vec<i64> = (0..5).map(|i| i * 50).collect();
+        let mut generator = Generator::new(&model, &tokens, Sampler::greedy())?;
+        for _ in 0..40 {
+            let logits = model.forward(&Tensor::from_slice(&tokens).unsqueeze(0))?;
+            let expected = logits.select(1, -1).argmax(-1, false).int64_value(&[0]);
+            let token = generator.next_token()?;
+            assert_eq!(token, expected, "after {} tokens, {config:?}", tokens.len());
+            tokens.push(token);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_state_does_not_grow() -> TestResult {
+    let model = model_f64(&small_models()[1]);
+    let mut state = model.initial_state(1);
+    let numbers = |state: &gateloop_transformer::model::DecodeState| -> i64 {
+        let layers = state.layers().iter().filter_map(|layer| layer.tensor());
+        layers.map(|h| 2 * h.numel() as i64).sum()
+    };
+    for len in [1, 100, 500] {
+        let _ = model.prefill(&ids(1, len), &mut state)?;
+        assert_eq!(numbers(&state), model.state_len());
+    }
+    Ok(())
+}
+
+#[test]
+fn parameters_have_the_names_and_shapes_of_the_reference() -> TestResult {
+    let config = ModelConfig {
+        num_tokens: 11,
+        dim: 8,
+        depth: 1,
+        gate_loop_heads: Some(2),
+        dim_gate_looped_attn: Some(6),
+        sub_ln: true,
+        ..ModelConfig::default()
+    };
+    let common = [
+        ("token_emb.weight", vec![11, 8]),
+        ("layers.0.0.fn.to_qkv.weight", vec![18, 8]),
+        ("layers.0.0.fn.to_a.0.weight", vec![4, 8]),
+        ("layers.0.0.fn.to_a.0.bias", vec![4]),
+        ("layers.0.0.fn.to_gates.0.weight", vec![6, 8]),
+        ("layers.0.0.fn.maybe_sub_ln.weight", vec![6]),
+        ("layers.0.0.fn.maybe_sub_ln.bias", vec![6]),
+        ("layers.0.0.fn.to_out.weight", vec![8, 6]),
+        ("layers.0.1.fn.0.weight", vec![32, 8]),
+        ("layers.0.1.fn.0.bias", vec![32]),
+        ("layers.0.1.fn.2.weight", vec![8, 32]),
+        ("layers.0.1.fn.2.bias", vec![8]),
+    ];
+    let pre = [
+        ("layers.0.0.norm.gamma", vec![8]),
+        ("layers.0.1.norm.gamma", vec![8]),
+        ("to_logits.0.gamma", vec![8]),
+        ("to_logits.1.weight", vec![11, 8]),
+    ];
+    let post = [
+        ("layers.0.0.norm.weight", vec![8]),
+        ("layers.0.0.norm.bias", vec![8]),
+        ("layers.0.1.norm.weight", vec![8]),
+        ("layers.0.1.norm.bias", vec![8]),
+        ("to_logits.weight", vec![11, 8]),
+    ];
+    for (post_ln_norm, rest) in [(false, &pre[..]), (true, &post[..])] {
+        let model = Model::new(&ModelConfig { post_ln_norm, ..config.clone() }, Device::Cpu)?;
+        let actual: BTreeMap<String, Vec<i64>> =
+            model.parameters().into_iter().map(|(name, p)| (name, p.size())).collect();
+        let expected =
+            common.iter().chain(rest).map(|(name, shape)| ((*name).into(), shape.clone()));
+        assert_eq!(actual, expected.collect());
+    }
+    Ok(())
+}
+
+#[test]
+fn ids_that_cannot_be_are_refused_and_named() {
+    let config = ModelConfig { num_tokens: 10, dim: 8, depth: 1, ..ModelConfig::default() };
+    let model = Model::new(&config, Device::Cpu).unwrap();
+    let refused = |ids: &Tensor| model.forward(ids).unwrap_err().to_string();
+    let message = refused(&Tensor::from_slice(&[1_i64, 10]).unsqueeze(0));
+    assert!(message.contains("token id 10") && message.contains("0..10"), "{message}");
+    let message = refused(&Tensor::from_slice(&[-1_i64]).unsqueeze(0));
+    assert!(message.contains("token id -1"), "{message}");
+    for ids in [
+        Tensor::zeros([1, 0], (Kind::Int64, Device::Cpu)),
+        Tensor::zeros([0, 3], (Kind::Int64, Device::Cpu)),
+        Tensor::zeros([3], (Kind::Int64, Device::Cpu)),
+        Tensor::zeros([1, 3], (Kind::Float, Device::Cpu)),
+    ] {
+        assert!(matches!(model.forward(&ids), Err(ModelError::Ids { .. })), "{ids:?}");
+    }
+    let one = Tensor::zeros([1, 1], (Kind::Int64, Device::Cpu));
+    assert!(model.loss(&one).is_err(), "one token predicts nothing");
+}
+
+#[test]
+fn a_state_of_another_model_is_refused() {
+    let [shallow, deep] = [1, 2].map(|depth| {
+        let config = ModelConfig { dim: 8, depth, ..ModelConfig::default() };
+        Model::new(&config, Device::Cpu).unwrap()
+    });
+    let mut state = shallow.initial_state(1);
+    let refused = deep.step(&Tensor::from_slice(&[1_i64]), &mut state).unwrap_err();
+    assert!(matches!(refused, ModelError::StateDepth { expected: 2, actual: 1 }));
+}

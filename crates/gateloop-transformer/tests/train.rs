@@ -1,0 +1,181 @@
+//! Runs: learning, exact resumption, interruption, divergence, what is left in the folder.
+
+// A test ends by panicking.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{TestResult, small_run, values};
+use gateloop_transformer::checkpoint::{self, CheckpointFolder};
+use gateloop_transformer::config::Config;
+use gateloop_transformer::metrics;
+use gateloop_transformer::train::{
+    ExistingFolder, Interrupt, Observer, Outcome, Quiet, Run, Summary, Tick, TrainError,
+};
+use std::fs;
+use std::path::Path;
+use tch::Device;
+
+fn train(path: &Path, config: &Config) -> Result<Summary, TrainError> {
+    Run::start(path, config, ExistingFolder::Keep)?.train(&mut Quiet, &Interrupt::default())
+}
+
+/// Every parameter and moment of the checkpoint of a step, by name.
+fn everything(run: &Path, step: u64) -> Vec<(String, Vec<f64>)> {
+    let file = CheckpointFolder::of_run(run).file(step);
+    let checkpoint = checkpoint::open(&file).unwrap().checkpoint;
+    let model = checkpoint.model(Device::Cpu).unwrap().parameters();
+    let moments = checkpoint.optimizer_tensors().unwrap();
+    model.iter().chain(&moments).map(|(name, t)| (name.clone(), values(t))).collect()
+}
+
+fn losses(run: &Path) -> Vec<(u64, f64)> {
+    let records = metrics::read(run.join("metrics.jsonl")).unwrap();
+    records.iter().map(|record| (record.step, record.values["train/loss"])).collect()
+}
+
+#[test]
+fn a_run_leaves_what_it_should() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let run = folder.path().join("run");
+    let config = small_run(&["train.sample_every=6", "generate.tokens=20"]);
+    let summary = train(&run, &config)?;
+    assert_eq!((summary.outcome, summary.step), (Outcome::Finished, 6));
+    assert_eq!(Config::load(run.join("config.toml"), &[])?, config);
+    let records = metrics::read(run.join("metrics.jsonl"))?;
+    assert_eq!(records.iter().map(|r| r.step).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    for record in &records {
+        for key in ["train/loss", "lr", "grad_norm", "tokens_per_s"] {
+            assert!(record.values[key].is_finite(), "{key} at step {}", record.step);
+        }
+        assert_eq!(record.values.contains_key("valid/bpc"), record.step % 3 == 0);
+    }
+    assert_eq!(records[5].values["valid/bpc"], summary.valid_bpc.unwrap());
+    assert!(fs::read_to_string(run.join("loss.svg"))?.contains("<svg"));
+    assert!(run.join("checkpoints/step-00000006.safetensors").is_file());
+    let sample = fs::read_to_string(run.join("samples/step-00000006.txt"))?;
+    assert_eq!(sample.chars().count(), 128 + 20, "{sample}");
+    Ok(())
+}
+
+#[test]
+fn resuming_is_bit_for_bit_the_run_that_was_not_stopped() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    train(&whole, &small_run(&["train.weight_decay=0.1"]))?;
+    train(&parts, &small_run(&["train.weight_decay=0.1", "train.steps=3"]))?;
+    let config = small_run(&["train.weight_decay=0.1"]);
+    let mut run = Run::resume(&parts, &config, &mut Quiet)?;
+    assert_eq!(run.steps_done(), 3);
+    run.train(&mut Quiet, &Interrupt::default())?;
+    assert_eq!(losses(&whole), losses(&parts));
+    assert_eq!(everything(&whole, 6), everything(&parts, 6));
+    Ok(())
+}
+
+#[test]
+fn records_after_the_checkpoint_are_made_again_not_twice() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let run = folder.path().join("run");
+    train(&run, &small_run(&[]))?;
+    let expected = losses(&run);
+    fs::remove_file(CheckpointFolder::of_run(&run).file(6))?;
+    Run::resume(&run, &small_run(&[]), &mut Quiet)?.train(&mut Quiet, &Interrupt::default())?;
+    assert_eq!(losses(&run), expected);
+    Ok(())
+}
+
+/// Asks for the end of the run at a step, as Ctrl-C would.
+struct StopAt(u64, Interrupt);
+
+impl Observer for StopAt {
+    fn tick(&mut self, tick: &Tick) {
+        if tick.step == self.0 {
+            self.1.request();
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_run_ends_after_its_step_with_a_checkpoint() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("run");
+    let interrupt = Interrupt::default();
+    let mut run = Run::start(&path, &small_run(&[]), ExistingFolder::Keep)?;
+    let summary = run.train(&mut StopAt(2, interrupt.clone()), &interrupt)?;
+    assert_eq!((summary.outcome, summary.step), (Outcome::Interrupted, 2));
+    assert!(CheckpointFolder::of_run(&path).file(2).is_file());
+    Ok(())
+}
+
+#[test]
+fn divergence_stops_the_run_and_keeps_the_last_good_checkpoint() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("run");
+    // A rate at which f32 overflows after a few steps.
+    let config = small_run(&["train.lr=1e30", "train.checkpoint_every=1", "train.clip_norm=0"]);
+    let error = train(&path, &config).unwrap_err();
+    let TrainError::Diverged { step, lr, .. } = error else { panic!("{error}") };
+    assert_eq!(lr, 1e30);
+    assert!(error.to_string().contains(&format!("step {step} ")), "{error}");
+    let newest = CheckpointFolder::of_run(&path).newest()?;
+    assert_eq!(newest.checkpoint.progress().step, step - 1);
+    assert!(newest.passed_over.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_folder_is_never_overwritten_unasked() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let run = folder.path().join("run");
+    let config = small_run(&["train.steps=1"]);
+    train(&run, &config)?;
+    let error = train(&run, &config).unwrap_err();
+    assert!(matches!(error, TrainError::FolderExists { .. }), "{error}");
+    drop(Run::start(&run, &config, ExistingFolder::Replace)?);
+
+    let other = folder.path().join("other");
+    fs::create_dir(&other)?;
+    fs::write(other.join("thesis.tex"), "years of work")?;
+    for existing in [ExistingFolder::Keep, ExistingFolder::Replace] {
+        assert!(Run::start(&other, &config, existing).is_err());
+        assert!(other.join("thesis.tex").is_file());
+    }
+    Ok(())
+}
+
+#[test]
+fn accumulation_gives_the_gradient_of_the_large_batch() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let runs = ["train.batch_size=4|train.grad_accum=1", "train.batch_size=1|train.grad_accum=4"];
+    let first_losses: Vec<f64> = runs
+        .iter()
+        .enumerate()
+        .map(|(index, overrides)| {
+            let overrides: Vec<&str> = overrides.split('|').collect();
+            let run = folder.path().join(index.to_string());
+            train(&run, &small_run(&overrides))?;
+            // By the last step every update so far has had its say.
+            Ok(losses(&run).last().unwrap().1)
+        })
+        .collect::<Result<_, TrainError>>()?;
+    let tolerance = gateloop_scan::Tolerance::of::<f32>(6 * 32);
+    // Adam divides by the root of a moment that is rounding noise where a gradient is near zero.
+    tolerance.times(64.0).check_uniform(&first_losses[..1], &first_losses[1..]).unwrap();
+    Ok(())
+}
+
+#[test]
+fn the_model_learns() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let run = folder.path().join("run");
+    let config = small_run(&["train.steps=150", "train.lr=1e-2", "train.validate_every=0"]);
+    train(&run, &config)?;
+    let losses = losses(&run);
+    let mean = |part: &[(u64, f64)]| part.iter().map(|(_, l)| l).sum::<f64>() / part.len() as f64;
+    let (first, last) = (mean(&losses[..5]), mean(&losses[145..]));
+    // Text over some thirty letters: a uniform guess costs ln 30 = 3.4 nats, the letters' own
+    // frequencies about 2.9; only the context brings it lower.
+    assert!(first > 3.4 && last < 2.6, "from {first} to {last} nats");
+    Ok(())
+}
