@@ -2,7 +2,7 @@
 //! that depend on it, where libtorch lies.
 
 use std::path::{Path, PathBuf};
-use std::{env, fs};
+use std::env;
 
 fn main() {
     println!("cargo:rerun-if-changed=csrc");
@@ -16,8 +16,6 @@ fn main() {
         );
         return;
     };
-    // Resolved, so that a binary runs from any folder and outlives a change of the link.
-    let lib = fs::canonicalize(&lib).unwrap_or(lib);
     let root = env::var_os("LIBTORCH_INCLUDE")
         .or_else(|| env::var_os("LIBTORCH"))
         .map(PathBuf::from)
@@ -37,6 +35,7 @@ fn main() {
         .flag_if_supported("-Wno-unused-parameter")
         .compile("gateloop_bridge");
 
+    // Not resolved: where `.libtorch` is a link, `cargo xtask setup --cuda` may point it elsewhere.
     let lib = lib.display();
     println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
     // Dependants read this as DEP_GATELOOP_NN_LIBTORCH_LIB and set the same run path.

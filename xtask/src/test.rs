@@ -15,6 +15,8 @@ use crate::error::Result;
 use crate::setup::{self, Ready};
 use crate::workspace::Workspace;
 
+const SCAN: &str = "gateloop-scan";
+
 /// Options of `cargo xtask test`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -59,6 +61,7 @@ impl Run<'_> {
     fn steps(&mut self, options: &Options) -> Result<()> {
         // One set of features in every step after the scan's, so that nothing is built twice.
         let all = ["--workspace", "--all-features"];
+        let rest = ["--workspace", "--exclude", SCAN, "--all-features"];
         self.step(&["fmt", "--all", "--check"])?;
         self.step(&[&["clippy"], &all[..], &["--all-targets", "--", "-D", "warnings"]].concat())?;
         self.scan_alone(&options.args)?;
@@ -66,20 +69,22 @@ impl Run<'_> {
         let most = ["--lib", "--bins", "--tests", "--examples"];
         let complete = !options.quick && options.args.is_empty();
         let targets: &[&str] = if complete { &["--all-targets"] } else { &most };
-        self.tests(&[&["test"], &all[..], targets].concat(), &options.args)?;
+        self.tests(&[&["test"], &rest[..], targets].concat(), &options.args)?;
         if options.quick {
             return Ok(());
         }
-        self.tests(&[&["test"], &all[..], &["--doc"]].concat(), &options.args)?;
+        self.tests(&[&["test"], &rest[..], &["--doc"]].concat(), &options.args)?;
         self.documentation(&all)?;
         self.examples()
     }
 
-    /// The scan promises to build and pass its tests on a machine without libtorch.
+    /// The scan promises to build and pass its tests, with all features, on a machine without
+    /// libtorch and CUDA.
     fn scan_alone(&mut self, args: &[String]) -> Result<()> {
-        let mut cargo = self.cargo(&["test", "-p", "gateloop-scan", "--no-fail-fast"]);
+        let mut cargo = self.cargo(&["test", "-p", SCAN, "--all-features", "--no-fail-fast"]);
         cargo.env("LIBTORCH", self.nowhere());
-        self.test_step("cargo test -p gateloop-scan (without libtorch)", cargo, args)
+        let what = "cargo test -p gateloop-scan --all-features (without libtorch)";
+        self.test_step(what, cargo, args)
     }
 
     fn nowhere(&self) -> PathBuf {

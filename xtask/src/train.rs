@@ -60,14 +60,23 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         Err(Error::Child { .. }) => {
             let data = root.join("data");
             eprintln!("enwik8 cannot be had, so this run trains on synthetic text: its bpc says");
-            eprintln!("nothing about enwik8. For that, put enwik8.zip into {}.", data.display());
+            eprintln!(
+                "nothing about enwik8. For that, put enwik8.zip into the folder {}.",
+                data.display()
+            );
             train.args(["--set", STAND_IN]);
         }
         Err(error) => return Err(error),
     }
 
     heading(&format!("gateloop train --config {} --out {}", config.display(), out.display()));
-    children.run("gateloop train", train.args(&options.args))?;
+    if let Err(error) = children.run("gateloop train", train.args(&options.args)) {
+        if matches!(error, Error::Interrupted { .. }) && out.exists() {
+            let resume = "cargo run --release --bin gateloop -- train --resume";
+            eprintln!("to go on with this run: {resume} --out {}", out.display());
+        }
+        return Err(error);
+    }
     heading("gateloop eval --split valid");
     let checkpoint = |command: &str| {
         let mut command = gateloop(&[command]);

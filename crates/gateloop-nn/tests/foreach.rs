@@ -24,6 +24,9 @@ struct Lists {
     steps: Vec<Tensor>,
 }
 
+/// Picks one of the lists.
+type ListOf = fn(&mut Lists) -> &mut Vec<Tensor>;
+
 impl Lists {
     fn new(kind: Kind) -> Self {
         let zeros = || SHAPES.iter().map(|shape| Tensor::zeros(*shape, (kind, Device::Cpu)));
@@ -115,7 +118,7 @@ fn adamw_takes_a_gradient_in_any_layout() -> TestResult {
 
 #[test]
 fn adamw_refuses_lists_of_other_lengths() {
-    let shorten: [(&str, fn(&mut Lists) -> &mut Vec<Tensor>); 4] = [
+    let shorten: [(&str, ListOf); 4] = [
         ("grads", |lists| &mut lists.grads),
         ("exp_avgs", |lists| &mut lists.exp_avgs),
         ("exp_avg_sqs", |lists| &mut lists.exp_avg_sqs),
@@ -130,7 +133,7 @@ fn adamw_refuses_lists_of_other_lengths() {
 
 #[test]
 fn adamw_refuses_tensors_that_do_not_match_their_parameter() {
-    let replace: [(&str, fn(&mut Lists) -> &mut Vec<Tensor>); 3] = [
+    let replace: [(&str, ListOf); 3] = [
         ("grads", |lists| &mut lists.grads),
         ("exp_avgs", |lists| &mut lists.exp_avgs),
         ("exp_avg_sqs", |lists| &mut lists.exp_avg_sqs),
@@ -153,7 +156,7 @@ fn adamw_refuses_tensors_that_do_not_match_their_parameter() {
 
 #[test]
 fn adamw_refuses_what_it_could_not_update_in_place() {
-    let replace: [(&str, fn(&mut Lists) -> &mut Vec<Tensor>); 3] = [
+    let replace: [(&str, ListOf); 3] = [
         ("params", |lists| &mut lists.params),
         ("exp_avgs", |lists| &mut lists.exp_avgs),
         ("exp_avg_sqs", |lists| &mut lists.exp_avg_sqs),

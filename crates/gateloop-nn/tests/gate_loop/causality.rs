@@ -19,8 +19,8 @@ fn perturbed(case: &Case, operand: usize, t: i64) -> Vec<Tensor> {
 fn check(case: &Case, form: Form) -> TestResult {
     let y = case.run(form)?.0;
     for t in [0, 1, 63, 64, 65, 127, SEQLEN - 1] {
-        for operand in 0..5 {
-            let what = format!("{form:?}, {:?}: {} of token {t}", case.kind(), NAMES[operand]);
+        for (operand, name) in NAMES.iter().enumerate().take(5) {
+            let what = format!("{form:?}, {:?}: {} of token {t}", case.kind(), name);
             let changed = run(&perturbed(case, operand, t), form)?.0;
             assert_bits(&what, &changed.narrow(1, 0, t), &y.narrow(1, 0, t));
             let (new, old) = (changed.select(1, t), y.select(1, t));

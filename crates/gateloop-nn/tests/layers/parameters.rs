@@ -9,7 +9,10 @@ use gateloop_nn::{
 use tch::Device;
 use tch::nn::{Path, VarStore};
 
-fn assert_parameters<L>(init: impl FnOnce(&Path<'_>) -> Result<L>, expected: &[(&str, &[i64])]) {
+/// A name and a shape.
+type Parameter = (&'static str, &'static [i64]);
+
+fn assert_parameters<L>(init: impl FnOnce(&Path<'_>) -> Result<L>, expected: &[Parameter]) {
     let vs = VarStore::new(Device::Cpu);
     init(&vs.root()).expect("the configuration is right");
     let mut found: Vec<_> = vs.variables().into_iter().map(|(n, t)| (n, t.size())).collect();
@@ -71,12 +74,12 @@ fn an_ungated_gate_loop_projects_only_if_it_must() {
 #[test]
 fn simple_gate_loop() {
     let plain = SimpleGateLoopConfig::new(DIM);
-    let projection: (&str, &[i64]) = ("to_qkva.0.weight", &[18, 6]);
+    let projection: Parameter = ("to_qkva.0.weight", &[18, 6]);
     assert_parameters(|path| plain.init(path), &[("norm.gamma", &[6]), projection]);
     let bare = SimpleGateLoopConfig { prenorm: false, ..plain.clone() };
     assert_parameters(|path| bare.init(path), &[projection]);
     let normed = SimpleGateLoopConfig { post_ln: true, ..plain };
-    let post: [(&str, &[i64]); 2] = [("maybe_post_ln.weight", &[6]), ("maybe_post_ln.bias", &[6])];
+    let post: [Parameter; 2] = [("maybe_post_ln.weight", &[6]), ("maybe_post_ln.bias", &[6])];
     assert_parameters(
         |path| normed.init(path),
         &[("norm.gamma", &[6]), projection, post[0], post[1]],
@@ -90,13 +93,13 @@ fn feed_forward_and_residual() {
         |path| feed_forward.init(path),
         &[("0.weight", &[24, 6]), ("0.bias", &[24]), ("2.weight", &[6, 24]), ("2.bias", &[6])],
     );
-    let inside: [(&str, &[i64]); 4] = [
+    let inside: [Parameter; 4] = [
         ("fn.0.weight", &[24, 6]),
         ("fn.0.bias", &[24]),
         ("fn.2.weight", &[6, 24]),
         ("fn.2.bias", &[6]),
     ];
-    let norms: [(NormPlacement, &[(&str, &[i64])]); 2] = [
+    let norms: [(NormPlacement, &[Parameter]); 2] = [
         (NormPlacement::Pre, &[("norm.gamma", &[6])]),
         (NormPlacement::Post, &[("norm.weight", &[6]), ("norm.bias", &[6])]),
     ];

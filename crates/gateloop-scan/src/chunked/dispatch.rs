@@ -16,28 +16,57 @@ pub(super) trait Isa {
     ///
     /// # Safety
     /// Both pointers are valid for [`LINE`] bytes and aligned to that. The machine has the
-    /// instruction set, which [`dispatch`] sees to.
+    /// instruction set, which [`Level::dispatch`] sees to.
     unsafe fn stream_line(target: *mut u8, line: *const u8);
 }
 
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
 
-/// Runs `kernel` with the best instruction set that this machine has.
-pub(super) fn dispatch<K: Kernel>(kernel: K) {
+/// An instruction set that this machine has: only [`Level::available`] makes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Level(Set);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Set {
     #[cfg(target_arch = "x86_64")]
-    {
-        if std::arch::is_x86_feature_detected!("avx512f") {
-            // SAFETY: the machine has AVX-512F.
-            return unsafe { x86::avx512(kernel) };
-        }
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: the machine has AVX2.
-            return unsafe { x86::avx2(kernel) };
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    // Elsewhere the baseline is the best there is to choose: NEON is part of it on aarch64.
+    Baseline,
+}
+
+impl Level {
+    /// The instruction sets of this machine, the best one first.
+    pub(super) fn available() -> impl Iterator<Item = Self> {
+        let sets = [
+            #[cfg(target_arch = "x86_64")]
+            (Set::Avx512, std::arch::is_x86_feature_detected!("avx512f")),
+            #[cfg(target_arch = "x86_64")]
+            (Set::Avx2, std::arch::is_x86_feature_detected!("avx2")),
+            (Set::Baseline, true),
+        ];
+        sets.into_iter().filter(|&(_, is_there)| is_there).map(|(set, _)| Self(set))
+    }
+
+    /// The best instruction set of this machine.
+    pub(super) fn best() -> Self {
+        Self::available().next().unwrap_or(Self(Set::Baseline))
+    }
+
+    /// Runs `kernel` with this instruction set.
+    pub(super) fn dispatch<K: Kernel>(self, kernel: K) {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `available` found AVX-512F on this machine.
+            Set::Avx512 => unsafe { x86::avx512(kernel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `available` found AVX2 on this machine.
+            Set::Avx2 => unsafe { x86::avx2(kernel) },
+            Set::Baseline => kernel.run::<Baseline>(),
         }
     }
-    // Elsewhere the baseline is the best there is to choose: NEON is part of it on aarch64.
-    kernel.run::<Baseline>();
 }
 
 /// Whatever the compiler may assume.

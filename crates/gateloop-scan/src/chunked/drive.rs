@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::ScanElement;
 
-use super::dispatch::{Baseline, Isa, dispatch};
+use super::dispatch::{Baseline, Isa};
 use super::output::Output;
 use super::plan::{Plan, Schedule, Tile};
 use super::rows::Fold;
@@ -53,7 +53,7 @@ pub(super) struct Walk<'s, E> {
 
 /// Runs `pass` as `plan` says.
 pub(super) fn run<P: Pass>(pass: &P, plan: &Plan) {
-    let through = |index| dispatch(Through { pass, plan, tile: plan.tile(index) });
+    let through = |index| plan.level.dispatch(Through { pass, plan, tile: plan.tile(index) });
     match plan.schedule {
         Schedule::Serial => (0..plan.tiles()).for_each(through),
         Schedule::Tiles => (0..plan.tiles()).into_par_iter().for_each(through),
@@ -72,7 +72,7 @@ fn by_chunks<P: Pass>(pass: &P, plan: &Plan) {
             (&Output::new(&mut factors, false), &Output::new(&mut offsets, false));
         (0..plan.tiles() * (chunks - 1)).into_par_iter().for_each(|task| {
             let (tile, chunk) = (plan.tile(task / (chunks - 1)), task % (chunks - 1));
-            dispatch(Reduce { pass, plan, tile, chunk, factors, offsets });
+            plan.level.dispatch(Reduce { pass, plan, tile, chunk, factors, offsets });
         });
     }
 
@@ -84,7 +84,7 @@ fn by_chunks<P: Pass>(pass: &P, plan: &Plan) {
     let states = &states;
     (0..plan.tiles() * chunks).into_par_iter().for_each(|task| {
         let (tile, chunk) = (plan.tile(task / chunks), task % chunks);
-        dispatch(FromState { pass, plan, tile, chunk, states });
+        plan.level.dispatch(FromState { pass, plan, tile, chunk, states });
     });
 }
 
@@ -104,7 +104,7 @@ fn carry<P: Pass>(
 ) {
     let (chunks, channels) = (plan.chunks(), plan.shape.channels);
     let sequence = batch * chunks * channels;
-    let all = Tile { batch, first: 0, width: channels };
+    let all = Tile::sequence(batch, channels);
     pass.start(all, &mut states[sequence..sequence + channels]);
     for chunk in 0..chunks - 1 {
         let at = sequence + chunk * channels;
@@ -116,7 +116,7 @@ fn carry<P: Pass>(
                 apply(forgets, factor, offset, before).unwrap_or_else(|| {
                     let mut state = [before];
                     let mut walk = Walk { state: &mut state, fold: None, write: false };
-                    let lane = Tile { batch, first: c, width: 1 };
+                    let lane = Tile::lane(batch, c);
                     // SAFETY: nothing is written.
                     unsafe { pass.walk::<Baseline>(lane, plan.chunk(chunk), &mut walk) };
                     state[0]

@@ -77,6 +77,17 @@ fn misalignment<E>(data: *const E) -> usize {
     if bytes.is_multiple_of(size_of::<E>()) { bytes / size_of::<E>() } else { 0 }
 }
 
+/// The lanes of a row of an [`Output`], in three parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Parts {
+    /// Up to the first cache line boundary, written as usual.
+    pub(super) head: Range<usize>,
+    /// Whole cache lines, streamed; empty if nothing is.
+    pub(super) streamed: Range<usize>,
+    /// The rest, written as usual.
+    pub(super) tail: Range<usize>,
+}
+
 /// A row of an [`Output`].
 pub(super) struct OutputRow<'r, E> {
     data: &'r mut [E],
@@ -84,18 +95,16 @@ pub(super) struct OutputRow<'r, E> {
 }
 
 impl<E: ScanElement> OutputRow<'_, E> {
-    /// The lanes that make up whole cache lines to be streamed; the rest is to be written as usual.
+    /// How to go through the row. All that is written as usual is written through
+    /// [`OutputRow::lanes`].
     #[inline(always)]
-    pub(super) fn streamed(&self) -> Range<usize> {
+    pub(super) fn parts(&self) -> Parts {
         let width = self.data.len();
-        if !self.streaming {
-            return width..width;
-        }
-        let head = misalignment(self.data.as_ptr());
-        if !self.data.as_ptr().wrapping_add(head).addr().is_multiple_of(LINE) || head > width {
-            return width..width;
-        }
-        head..width - (width - head) % line_of::<E>()
+        let head = misalignment(self.data.as_ptr()).min(width);
+        let aligned = self.data.as_ptr().wrapping_add(head).addr().is_multiple_of(LINE);
+        let tail =
+            if self.streaming && aligned { width - (width - head) % line_of::<E>() } else { head };
+        Parts { head: 0..head, streamed: head..tail, tail: tail..width }
     }
 
     /// Lanes to write as usual.
@@ -104,31 +113,45 @@ impl<E: ScanElement> OutputRow<'_, E> {
         &mut self.data[lanes]
     }
 
-    /// Streams one cache line to the lanes from `at` on; `at` must lie a whole number of lines
-    /// into [`OutputRow::streamed`].
+    /// Streams `staged` to the lanes from `at` on; both are whole numbers of lines, and `at` lies
+    /// a whole number of lines into `streamed` of [`Parts`].
     #[inline(always)]
-    pub(super) fn stream<I: Isa>(&mut self, at: usize, line: &Line<E>) {
-        let target = &mut self.data[at..at + line_of::<E>()];
+    pub(super) fn stream<I: Isa>(&mut self, at: usize, staged: &Stage<E>, len: usize) {
+        let target = &mut self.data[at..at + len];
         debug_assert!(target.as_ptr().addr().is_multiple_of(LINE));
-        // SAFETY: the target is a cache line long and, by the choice of `streamed`, aligned to
-        // one; `Line` is at least as long and aligned by its type. The instruction set is that
-        // of the running kernel.
-        unsafe { I::stream_line(target.as_mut_ptr().cast(), core::ptr::from_ref(line).cast()) };
+        let (target, source) =
+            (target.as_mut_ptr().cast::<u8>(), staged.0[..len].as_ptr().cast::<u8>());
+        for line in 0..len / line_of::<E>() {
+            // SAFETY: both slices are `len` elements long, so the line lies in both. The target
+            // is aligned by the choice of [`Parts`], the source by its type. The instruction set
+            // is that of the running kernel.
+            unsafe { I::stream_line(target.add(line * LINE), source.add(line * LINE)) };
+        }
     }
 }
 
-/// A cache line of elements that is about to be streamed; its first [`line_of`] count.
+/// Lanes of a row that wait to be streamed. A kernel computes a stretch of lanes in one loop, which
+/// the compiler vectorises, and then sends it off; a line at a time would be unrolled instead.
 #[repr(align(64))]
-pub(super) struct Line<E>(pub(super) [E; 16]);
+pub(super) struct Stage<E>([E; STAGE]);
 
-impl<E: ScanElement> Line<E> {
+/// Lanes of a [`Stage`].
+const STAGE: usize = 128;
+
+impl<E: ScanElement> Stage<E> {
     #[inline(always)]
-    pub(super) const fn zero() -> Self {
-        Self([E::ZERO; 16])
+    pub(super) const fn new() -> Self {
+        Self([E::ZERO; STAGE])
     }
 
     #[inline(always)]
-    pub(super) fn lanes(&mut self) -> &mut [E] {
-        &mut self.0[..line_of::<E>()]
+    pub(super) fn lanes(&mut self, len: usize) -> &mut [E] {
+        &mut self.0[..len]
     }
+}
+
+/// Cuts `lanes` into stretches that fit a [`Stage`].
+#[inline(always)]
+pub(super) fn stretches(lanes: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    lanes.clone().step_by(STAGE).map(move |at| at..(at + STAGE).min(lanes.end))
 }

@@ -5,11 +5,11 @@ use core::ops::Range;
 
 use crate::{ScanElement, ScanShape};
 
-use super::dispatch::LINE;
+use super::dispatch::{LINE, Level};
 use super::output::line_of;
 
-/// Lanes for which a kernel reserves room.
-pub(super) const MAX_LANES: usize = 512;
+/// Lanes for which a kernel reserves room: the widest tile, and the line that aligns it.
+pub(super) const MAX_LANES: usize = (MAX_TILE_BYTES + 2 * LINE) / size_of::<f32>();
 /// A row of a tile is at most this wide: states and rows of a tile stay in a first-level cache.
 const MAX_TILE_BYTES: usize = 2048;
 /// A row of a tile is at least this wide, or memory is read in pieces too small to be fetched well.
@@ -34,6 +34,11 @@ pub(super) struct Tile {
     pub(super) first: usize,
     /// How many channels.
     pub(super) width: usize,
+    /// Lanes left free before the first one, so that a cache line of the output is one of the
+    /// state too.
+    pub(super) pad: usize,
+    /// Lanes before the first cache line boundary, of the output and of the state.
+    pub(super) lead: usize,
 }
 
 impl Tile {
@@ -41,6 +46,21 @@ impl Tile {
     pub(super) const fn in_state(&self, channels: usize) -> Range<usize> {
         let at = self.batch * channels + self.first;
         at..at + self.width
+    }
+
+    /// One channel alone.
+    pub(super) const fn lane(batch: usize, channel: usize) -> Self {
+        Self { batch, first: channel, width: 1, pad: 0, lead: 0 }
+    }
+
+    /// All channels of a sequence, for what is not done lane by lane.
+    pub(super) const fn sequence(batch: usize, channels: usize) -> Self {
+        Self { batch, first: 0, width: channels, pad: 0, lead: 0 }
+    }
+
+    /// Where they lie in a [`Lanes`](super::rows::Lanes).
+    pub(super) const fn lanes(&self) -> Range<usize> {
+        self.pad..self.pad + self.width
     }
 }
 
@@ -62,12 +82,17 @@ pub(super) struct Plan {
     pub(super) shape: ScanShape,
     /// Who does what.
     pub(super) schedule: Schedule,
+    /// With which instruction set.
+    pub(super) level: Level,
     /// Tokens a chunk; the last one may be shorter.
     chunk_len: usize,
-    /// Channels a tile; the first and last one of a sequence may be narrower.
+    /// Channels a tile. The first one of a sequence is wider by `misalignment`, so that all others
+    /// begin on a cache line; the last one may be narrower.
     tile_width: usize,
-    /// Channels of the first tile, so that all others begin on a cache line.
-    first_width: usize,
+    /// Channels before the first cache line boundary.
+    misalignment: usize,
+    /// Elements of a cache line.
+    line: usize,
 }
 
 impl Plan {
@@ -80,10 +105,9 @@ impl Plan {
     ) -> Self {
         let chunk_len = chunk_len::<E>(shape);
         let tile_width = tile_width::<E>(shape, threads);
-        let first_width =
-            if misalignment == 0 || misalignment >= tile_width { tile_width } else { misalignment };
-        let mut plan =
-            Self { shape, schedule: Schedule::Serial, chunk_len, tile_width, first_width };
+        let line = line_of::<E>();
+        let (schedule, level) = (Schedule::Serial, Level::best());
+        let mut plan = Self { shape, schedule, level, chunk_len, tile_width, misalignment, line };
         let bytes = shape.len() * size_of::<E>();
         if threads > 1 && bytes >= MIN_PARALLEL_BYTES {
             // Two passes move 5/3 of the bytes of one.
@@ -91,6 +115,12 @@ impl Plan {
             plan.schedule = if cut_time { Schedule::Chunks } else { Schedule::Tiles };
         }
         plan
+    }
+
+    /// The same with another instruction set.
+    #[cfg(test)]
+    pub(super) fn at(self, level: Level) -> Self {
+        Self { level, ..self }
     }
 
     /// Number of chunks a sequence.
@@ -104,12 +134,13 @@ impl Plan {
         begin..(begin + self.chunk_len).min(self.shape.seqlen)
     }
 
-    const fn tiles_per_sequence(&self) -> usize {
-        1 + self.shape.channels.saturating_sub(self.first_width).div_ceil(self.tile_width)
+    fn tiles_per_sequence(&self) -> usize {
+        // A row shorter than the misalignment is one tile.
+        self.shape.channels.saturating_sub(self.misalignment).div_ceil(self.tile_width).max(1)
     }
 
     /// Number of tiles of the batch.
-    pub(super) const fn tiles(&self) -> usize {
+    pub(super) fn tiles(&self) -> usize {
         self.shape.batch * self.tiles_per_sequence()
     }
 
@@ -119,17 +150,17 @@ impl Plan {
         let channels = self.shape.channels;
         let edge = |i: usize| match i {
             0 => 0,
-            _ => (self.first_width + (i - 1) * self.tile_width).min(channels),
+            _ => (self.misalignment + i * self.tile_width).min(channels),
         };
-        Tile { batch, first: edge(i), width: edge(i + 1) - edge(i) }
+        let pad = if i == 0 { (self.line - self.misalignment) % self.line } else { 0 };
+        let width = edge(i + 1) - edge(i);
+        let lead = if i == 0 { self.misalignment.min(width) } else { 0 };
+        Tile { batch, first: edge(i), width, pad, lead }
     }
 }
 
 /// Tokens a chunk: a function of the shape alone, because it decides how results are rounded.
 fn chunk_len<E>(shape: ScanShape) -> usize {
-    if std::env::var("NOCH").is_ok() {
-        return shape.seqlen;
-    }
     let row_bytes = shape.channels * size_of::<E>();
     let narrowest_tiles = shape.batch * row_bytes.div_ceil(MIN_TILE_BYTES);
     if narrowest_tiles >= ENOUGH_TILES || shape.seqlen < MIN_CHUNKS * CHUNK_LEN {
@@ -150,14 +181,13 @@ fn tile_width<E>(shape: ScanShape, threads: usize) -> usize {
 
 /// Whether an output of this shape is written past the caches.
 pub(super) fn is_streamed<E>(shape: ScanShape) -> bool {
-    std::env::var("NT").is_err()
-        && shape.len() * size_of::<E>() >= MIN_STREAMED_BYTES
+    shape.len() * size_of::<E>() >= MIN_STREAMED_BYTES
         && shape.channels * size_of::<E>() >= 4 * LINE
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_LANES, Plan, Schedule, Tile};
+    use super::{MAX_LANES, Plan, Schedule};
     use crate::ScanShape;
 
     fn plan(b: usize, t: usize, c: usize, threads: usize, misalignment: usize) -> Plan {
@@ -169,17 +199,15 @@ mod tests {
         for channels in [1, 3, 8, 16, 33, 64, 257, 511, 512, 513, 4099] {
             for (threads, misalignment) in [(1, 0), (2, 12), (7, 15), (64, 4)] {
                 let plan = plan(3, 5000, channels, threads, misalignment);
-                let mut next = Tile { batch: 0, first: 0, width: 0 };
+                let mut next = (0, 0);
                 for i in 0..plan.tiles() {
                     let tile = plan.tile(i);
-                    assert!((1..=MAX_LANES).contains(&tile.width), "{plan:?} {tile:?}");
-                    assert_eq!((tile.batch, tile.first), (next.batch, next.first));
-                    next = Tile { first: tile.first + tile.width, ..tile };
-                    if next.first == channels {
-                        next = Tile { batch: tile.batch + 1, first: 0, width: 0 };
-                    }
+                    assert!(tile.width >= 1 && tile.lanes().end <= MAX_LANES, "{plan:?} {tile:?}");
+                    assert_eq!((tile.batch, tile.first), next);
+                    let end = tile.first + tile.width;
+                    next = if end == channels { (tile.batch + 1, 0) } else { (tile.batch, end) };
                 }
-                assert_eq!((next.batch, next.first), (3, 0));
+                assert_eq!(next, (3, 0));
                 let covered: usize = (0..plan.chunks()).map(|k| plan.chunk(k).len()).sum();
                 assert_eq!(covered, 5000);
             }

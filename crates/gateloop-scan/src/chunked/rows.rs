@@ -1,9 +1,11 @@
 //! What is done to one row of channels. These loops are the ones that must vectorise.
 
+use core::ops::Range;
+
 use crate::ScanElement;
 
 use super::dispatch::Isa;
-use super::output::{Line, OutputRow, line_of};
+use super::output::{OutputRow, Parts, Stage, stretches};
 use super::plan::MAX_LANES;
 
 /// Room for a row of a tile, on the stack. Unaligned, every vector would straddle two cache lines.
@@ -23,6 +25,8 @@ pub(super) struct Fold<'s, E> {
     pub(super) factor: &'s mut [E],
     /// State reached from zero.
     pub(super) offset: &'s mut [E],
+    /// Lanes before the first cache line boundary.
+    pub(super) lead: usize,
 }
 
 impl<E: ScanElement> Fold<'_, E> {
@@ -30,6 +34,18 @@ impl<E: ScanElement> Fold<'_, E> {
     pub(super) fn reset(&mut self) {
         self.factor.fill(E::ONE);
         self.offset.fill(E::ZERO);
+    }
+
+    /// Calls `then(factor, offset, x, y)` for each lane, vectors on cache lines.
+    #[inline(always)]
+    fn each(&mut self, x: &[E], y: &[E], mut then: impl FnMut(&mut E, &mut E, E, E)) {
+        for lanes in [0..self.lead, self.lead..x.len()] {
+            let factor = self.factor[lanes.clone()].iter_mut();
+            let map = factor.zip(self.offset[lanes.clone()].iter_mut());
+            for (((factor, offset), &x), &y) in map.zip(&x[lanes.clone()]).zip(&y[lanes]) {
+                then(factor, offset, x, y);
+            }
+        }
     }
 }
 
@@ -57,19 +73,20 @@ pub(super) fn advance_out<I: Isa, E: ScanElement>(
         }
     }
 
-    let streamed = out.streamed();
-    for edge in [0..streamed.start, streamed.end..state.len()] {
+    let Parts { head, streamed, tail } = out.parts();
+    for edge in [head, tail] {
         let row = edge.clone();
         lanes(&mut state[row.clone()], &a[row.clone()], &b[row], out.lanes(edge));
     }
-    let size = line_of::<E>();
-    let inputs = a[streamed.clone()].chunks_exact(size).zip(b[streamed.clone()].chunks_exact(size));
-    let mut at = streamed.start;
-    for (state, (a, b)) in state[streamed].chunks_exact_mut(size).zip(inputs) {
-        let mut line = Line::zero();
-        lanes(state, a, b, line.lanes());
-        out.stream::<I>(at, &line);
-        at += size;
+    if streamed.is_empty() {
+        return;
+    }
+    let mut stage = Stage::new();
+    for stretch in stretches(streamed) {
+        let row = stretch.clone();
+        let staged = stage.lanes(row.len());
+        lanes(&mut state[row.clone()], &a[row.clone()], &b[row], staged);
+        out.stream::<I>(stretch.start, &stage, stretch.len());
     }
 }
 
@@ -79,6 +96,13 @@ pub(super) struct Adjoint<'r, E> {
     pub(super) dh: &'r [E],
     /// The states that the row multiplied.
     pub(super) before: &'r [E],
+}
+
+impl<E> Adjoint<'_, E> {
+    #[inline(always)]
+    fn part(&self, lanes: Range<usize>) -> Self {
+        Self { a: &self.a[lanes.clone()], dh: &self.dh[lanes.clone()], before: &self.before[lanes] }
+    }
 }
 
 /// `g = dh + c`, `da = g conj(before)`, `c <- conj(a) g`, with `da` and `g` written out.
@@ -100,28 +124,23 @@ pub(super) fn adjoint_out<I: Isa, E: ScanElement>(
         }
     }
 
-    let Adjoint { a, dh, before } = *row;
-    let mut streamed = g_out.streamed();
-    if streamed != da_out.streamed() {
-        streamed = c.len()..c.len();
+    let mut parts = g_out.parts();
+    if parts != da_out.parts() {
+        parts = Parts { head: 0..c.len(), streamed: 0..0, tail: 0..0 };
     }
-    for edge in [0..streamed.start, streamed.end..c.len()] {
-        let row =
-            Adjoint { a: &a[edge.clone()], dh: &dh[edge.clone()], before: &before[edge.clone()] };
-        lanes(&mut c[edge.clone()], &row, da_out.lanes(edge.clone()), g_out.lanes(edge));
+    for edge in [parts.head, parts.tail] {
+        let part = row.part(edge.clone());
+        lanes(&mut c[edge.clone()], &part, da_out.lanes(edge.clone()), g_out.lanes(edge));
     }
-    let size = line_of::<E>();
-    let inputs = a[streamed.clone()]
-        .chunks_exact(size)
-        .zip(dh[streamed.clone()].chunks_exact(size))
-        .zip(before[streamed.clone()].chunks_exact(size));
-    let mut at = streamed.start;
-    for (c, ((a, dh), before)) in c[streamed].chunks_exact_mut(size).zip(inputs) {
-        let (mut da, mut g) = (Line::zero(), Line::zero());
-        lanes(c, &Adjoint { a, dh, before }, da.lanes(), g.lanes());
-        da_out.stream::<I>(at, &da);
-        g_out.stream::<I>(at, &g);
-        at += size;
+    if parts.streamed.is_empty() {
+        return;
+    }
+    let (mut da, mut g) = (Stage::new(), Stage::new());
+    for stretch in stretches(parts.streamed) {
+        let (at, len) = (stretch.start, stretch.len());
+        lanes(&mut c[stretch.clone()], &row.part(stretch), da.lanes(len), g.lanes(len));
+        da_out.stream::<I>(at, &da, len);
+        g_out.stream::<I>(at, &g, len);
     }
 }
 
@@ -144,19 +163,17 @@ pub(super) fn add<E: ScanElement>(g: &mut [E], dh: &[E], c: &[E]) {
 /// The map of `h -> a h + b`, after the one in `fold`.
 #[inline(always)]
 pub(super) fn fold_forward<E: ScanElement>(fold: &mut Fold<'_, E>, a: &[E], b: &[E]) {
-    let lanes = fold.factor.iter_mut().zip(fold.offset.iter_mut());
-    for (((factor, offset), &a), &b) in lanes.zip(a).zip(b) {
+    fold.each(a, b, |factor, offset, a, b| {
         *factor = a * *factor;
         *offset = a * *offset + b;
-    }
+    });
 }
 
 /// The map of `c -> conj(a) (dh + c)`, after the one in `fold`.
 #[inline(always)]
 pub(super) fn fold_backward<E: ScanElement>(fold: &mut Fold<'_, E>, a: &[E], dh: &[E]) {
-    let lanes = fold.factor.iter_mut().zip(fold.offset.iter_mut());
-    for (((factor, offset), a), &dh) in lanes.zip(a).zip(dh) {
+    fold.each(a, dh, |factor, offset, a, dh| {
         *factor = a.conj() * *factor;
         *offset = (dh + *offset) * a.conj();
-    }
+    });
 }

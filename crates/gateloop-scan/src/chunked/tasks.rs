@@ -21,22 +21,25 @@ impl<P: Pass> Kernel for Through<'_, P> {
     fn run<I: Isa>(self) {
         let Self { pass, plan, tile } = self;
         let (mut state, mut factor, mut offset) = (Lanes::zero(), Lanes::zero(), Lanes::zero());
-        let state = &mut state.0[..tile.width];
+        let state = &mut state.0[tile.lanes()];
         pass.start(tile, state);
         let last = plan.chunks() - 1;
         for chunk in 0..last {
             let mut before = Lanes::zero();
-            let before = &mut before.0[..tile.width];
+            let before = &mut before.0[tile.lanes()];
             before.copy_from_slice(state);
-            let mut fold =
-                Fold { factor: &mut factor.0[..tile.width], offset: &mut offset.0[..tile.width] };
+            let mut fold = Fold {
+                factor: &mut factor.0[tile.lanes()],
+                offset: &mut offset.0[tile.lanes()],
+                lead: tile.lead,
+            };
             fold.reset();
             let mut walk = Walk { state, fold: Some(fold), write: true };
             // SAFETY: every tile is walked through by one task.
             unsafe { pass.walk::<I>(tile, plan.chunk(chunk), &mut walk) };
 
             let forgets = pass.forgets(tile.batch, plan.chunk(chunk));
-            let maps = factor.0.iter().zip(&offset.0);
+            let maps = factor.0[tile.lanes()].iter().zip(&offset.0[tile.lanes()]);
             for ((state, &before), (&factor, &offset)) in
                 state.iter_mut().zip(before.iter()).zip(maps)
             {
@@ -70,10 +73,13 @@ impl<P: Pass> Kernel for Reduce<'_, P> {
     fn run<I: Isa>(self) {
         let Self { pass, plan, tile, chunk, factors, offsets } = self;
         let (mut state, mut factor, mut offset) = (Lanes::zero(), Lanes::zero(), Lanes::zero());
-        let mut fold =
-            Fold { factor: &mut factor.0[..tile.width], offset: &mut offset.0[..tile.width] };
+        let mut fold = Fold {
+            factor: &mut factor.0[tile.lanes()],
+            offset: &mut offset.0[tile.lanes()],
+            lead: tile.lead,
+        };
         fold.reset();
-        let mut walk = Walk { state: &mut state.0[..tile.width], fold: Some(fold), write: false };
+        let mut walk = Walk { state: &mut state.0[tile.lanes()], fold: Some(fold), write: false };
         // SAFETY: nothing is written.
         unsafe { pass.walk::<I>(tile, plan.chunk(chunk), &mut walk) };
 
@@ -82,9 +88,9 @@ impl<P: Pass> Kernel for Reduce<'_, P> {
         // SAFETY: every pair of tile and chunk is reduced by one task.
         unsafe {
             let mut row = factors.row(at, tile.width);
-            row.lanes(0..tile.width).copy_from_slice(&factor.0[..tile.width]);
+            row.lanes(0..tile.width).copy_from_slice(&factor.0[tile.lanes()]);
             let mut row = offsets.row(at, tile.width);
-            row.lanes(0..tile.width).copy_from_slice(&offset.0[..tile.width]);
+            row.lanes(0..tile.width).copy_from_slice(&offset.0[tile.lanes()]);
         }
     }
 }
@@ -104,7 +110,7 @@ impl<P: Pass> Kernel for FromState<'_, P> {
     fn run<I: Isa>(self) {
         let Self { pass, plan, tile, chunk, states } = self;
         let mut state = Lanes::zero();
-        let state = &mut state.0[..tile.width];
+        let state = &mut state.0[tile.lanes()];
         let row = tile.batch * plan.chunks() + chunk;
         let at = row * plan.shape.channels + tile.first;
         state.copy_from_slice(&states[at..at + tile.width]);
