@@ -1,8 +1,8 @@
 //! Compiles the C++ bridge and tells every binary of this package, and of the packages
 //! that depend on it, where libtorch lies.
 
-use std::path::{Path, PathBuf};
 use std::env;
+use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo:rerun-if-changed=csrc");

@@ -5,6 +5,20 @@ use std::io::{self, Write};
 use std::path::Path;
 use tempfile::NamedTempFile;
 
+/// How the names of temporary files end.
+const PARTIAL: &str = ".partial";
+
+/// Deletes the temporary files that killed processes left in a folder.
+pub(crate) fn sweep(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_file() && path.to_string_lossy().ends_with(PARTIAL) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes a whole file; see [`replace`].
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace(path, |file| file.write_all(bytes))
@@ -26,9 +40,11 @@ pub(crate) fn replace(
         // As any new file would have; the default of a temporary file shuts everyone else out.
         builder.permissions(fs::Permissions::from_mode(0o644));
     }
-    let mut file = builder.suffix(".partial").tempfile_in(folder)?;
+    let mut file = builder.suffix(PARTIAL).tempfile_in(folder)?;
     fill(&mut file)?;
-    // Reopened by name: `fill` may have written through a handle of its own.
+    // `fill` may have put another file in this one's place; it gets the same permissions, and is
+    // reopened by name to be synced.
+    fs::set_permissions(file.path(), file.as_file().metadata()?.permissions())?;
     File::open(file.path())?.sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     // The rename itself is durable once the folder is.

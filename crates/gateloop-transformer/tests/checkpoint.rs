@@ -44,6 +44,10 @@ fn a_checkpoint_comes_back_bit_for_bit() -> TestResult {
         assert_eq!(values(&restored[&name]), values(&parameter), "{name}");
     }
     assert_eq!(values(&opened.optimizer_tensors()?["exp_avg.x"]), [7.0]);
+    // Other people may read it, as they may any new file.
+    fs::write(folder.path().join("plain"), b"")?;
+    let permissions = |name: &str| fs::metadata(folder.path().join(name)).map(|m| m.permissions());
+    assert_eq!(permissions("a.safetensors")?, permissions("plain")?);
     Ok(())
 }
 

@@ -80,8 +80,12 @@ fn records_after_the_checkpoint_are_made_again_not_twice() -> TestResult {
     train(&run, &small_run(&[]))?;
     let expected = losses(&run);
     fs::remove_file(CheckpointFolder::of_run(&run).file(6))?;
+    // What a kill in the middle of a write leaves.
+    let half = run.join("checkpoints/.tmp1.partial");
+    fs::write(&half, "half")?;
     Run::resume(&run, &small_run(&[]), &mut Quiet)?.train(&mut Quiet, &Interrupt::default())?;
     assert_eq!(losses(&run), expected);
+    assert!(!half.exists());
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use crate::{Scan, ScanElement};
 
 use super::dispatch::Isa;
 use super::drive::{Pass, Walk};
-use super::output::Output;
+use super::output::{Output, prefetch};
 use super::plan::Tile;
 use super::rows::{Adjoint, add, adjoint_out, fold_backward, retreat};
 
@@ -75,6 +75,14 @@ impl<E: ScanElement> Pass for Backward<'_, '_, E> {
             let at = self.scan.shape().row(tile.batch, t) + tile.first;
             let a = &self.scan.a()[at..at + tile.width];
             let dh = &self.upstream.dh[at..at + tile.width];
+            let later = position + walk.ahead;
+            if walk.ahead > 0 && later < self.scan.shape().seqlen {
+                let t = self.scan.token(self.mirrored(later));
+                let at = self.scan.shape().row(tile.batch, t) + tile.first;
+                prefetch(&self.scan.a()[at..at + tile.width]);
+                prefetch(&self.upstream.dh[at..at + tile.width]);
+                prefetch(&self.upstream.h[at..at + tile.width]);
+            }
             // SAFETY: the rows belong to this tile and these positions, which the caller promises
             // to be this thread's if it writes.
             let out = walk

@@ -49,6 +49,8 @@ pub(super) struct Walk<'s, E> {
     pub(super) fold: Option<Fold<'s, E>>,
     /// Whether outputs are written.
     pub(super) write: bool,
+    /// How many rows in advance inputs are asked for; 0 for never.
+    pub(super) ahead: usize,
 }
 
 /// Runs `pass` as `plan` says.
@@ -115,7 +117,7 @@ fn carry<P: Pass>(
             states[at + channels + c] =
                 apply(forgets, factor, offset, before).unwrap_or_else(|| {
                     let mut state = [before];
-                    let mut walk = Walk { state: &mut state, fold: None, write: false };
+                    let mut walk = Walk { state: &mut state, fold: None, write: false, ahead: 0 };
                     let lane = Tile::lane(batch, c);
                     // SAFETY: nothing is written.
                     unsafe { pass.walk::<Baseline>(lane, plan.chunk(chunk), &mut walk) };

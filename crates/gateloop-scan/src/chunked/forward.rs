@@ -6,7 +6,7 @@ use crate::{Scan, ScanElement};
 
 use super::dispatch::Isa;
 use super::drive::{Pass, Walk};
-use super::output::Output;
+use super::output::{Output, prefetch};
 use super::plan::Tile;
 use super::rows::{advance, advance_out, fold_forward};
 
@@ -45,6 +45,12 @@ impl<E: ScanElement> Pass for Forward<'_, '_, E> {
             let at = self.scan.shape().row(tile.batch, self.scan.token(position)) + tile.first;
             let a = &self.scan.a()[at..at + tile.width];
             let b = &self.scan.b()[at..at + tile.width];
+            let later = position + walk.ahead;
+            if walk.ahead > 0 && later < self.scan.shape().seqlen {
+                let at = self.scan.shape().row(tile.batch, self.scan.token(later)) + tile.first;
+                prefetch(&self.scan.a()[at..at + tile.width]);
+                prefetch(&self.scan.b()[at..at + tile.width]);
+            }
             // SAFETY: the row belongs to this tile and these positions, which the caller promises
             // to be this thread's if it writes.
             let out = walk.write.then(|| unsafe { self.h.row(at, tile.width) });

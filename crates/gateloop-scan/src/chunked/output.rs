@@ -64,6 +64,20 @@ pub(super) fn fence() {
     }
 }
 
+/// Asks for a row that will be read soon. The hardware foresees the next row of a tile only if tiles
+/// are whole rows and time runs forwards.
+#[inline(always)]
+pub(super) fn prefetch<E>(row: &[E]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in row.chunks(line_of::<E>()) {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: SSE is part of x86-64, and a prefetch reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
+}
+
 /// Elements of a cache line.
 pub(super) const fn line_of<E>() -> usize {
     LINE / size_of::<E>()

@@ -12,14 +12,21 @@ use super::output::line_of;
 pub(super) const MAX_LANES: usize = (MAX_TILE_BYTES + 2 * LINE) / size_of::<f32>();
 /// A row of a tile is at most this wide: states and rows of a tile stay in a first-level cache.
 const MAX_TILE_BYTES: usize = 2048;
-/// A row of a tile is at least this wide, or memory is read in pieces too small to be fetched well.
+/// A row of a tile is at least this wide, if channels are cut finer to feed more threads.
 const MIN_TILE_BYTES: usize = 256;
+/// From this many threads a widest tile on, more parallel work is worth its price: cutting time
+/// moves 5/3 of the bytes, and cutting rows finer halves the rate at which they are read, because
+/// what the hardware fetches in advance is then another tile's.
+const CROWD: usize = 3;
 /// Below this many bytes of one operand, waking a thread takes longer than the scan.
 const MIN_PARALLEL_BYTES: usize = 256 * 1024;
 /// From this many bytes of one output on, it is written past the caches.
 const MIN_STREAMED_BYTES: usize = 16 * 1024 * 1024;
 /// With this many narrowest tiles, there is work for the threads without cutting time.
 const ENOUGH_TILES: usize = 16;
+/// Bytes of one operand that are asked for in advance. More of them would push each other out of a
+/// first-level cache before they are used.
+const AHEAD_BYTES: usize = 4096;
 /// Tokens of a chunk when time is cut.
 const CHUNK_LEN: usize = 1024;
 /// Shorter sequences are not cut.
@@ -82,6 +89,8 @@ pub(super) struct Plan {
     pub(super) shape: ScanShape,
     /// Who does what.
     pub(super) schedule: Schedule,
+    /// How many rows in advance inputs are asked for; 0 for never.
+    pub(super) ahead: usize,
     /// With which instruction set.
     pub(super) level: Level,
     /// Tokens a chunk; the last one may be shorter.
@@ -104,15 +113,32 @@ impl Plan {
         misalignment: usize,
     ) -> Self {
         let chunk_len = chunk_len::<E>(shape);
-        let tile_width = tile_width::<E>(shape, threads);
-        let line = line_of::<E>();
-        let (schedule, level) = (Schedule::Serial, Level::best());
-        let mut plan = Self { shape, schedule, level, chunk_len, tile_width, misalignment, line };
-        let bytes = shape.len() * size_of::<E>();
-        if threads > 1 && bytes >= MIN_PARALLEL_BYTES {
-            // Two passes move 5/3 of the bytes of one.
-            let cut_time = plan.chunks() > 1 && threads >= 2 * plan.tiles();
-            plan.schedule = if cut_time { Schedule::Chunks } else { Schedule::Tiles };
+        let cuts_time = chunk_len < shape.seqlen;
+        let widest = MAX_TILE_BYTES / size_of::<E>();
+        let crowded = threads >= CROWD * shape.batch * shape.channels.div_ceil(widest);
+        let threads_a_sequence =
+            if crowded && !cuts_time { threads.div_ceil(shape.batch) } else { 1 };
+        let tile_width = tile_width::<E>(shape, threads_a_sequence);
+        let ahead = if is_streamed::<E>(shape) {
+            (AHEAD_BYTES / (tile_width * size_of::<E>())).clamp(2, 8)
+        } else {
+            0
+        };
+        let mut plan = Self {
+            shape,
+            schedule: Schedule::Serial,
+            ahead,
+            level: Level::best(),
+            chunk_len,
+            tile_width,
+            misalignment,
+            line: line_of::<E>(),
+        };
+        let is_large = shape.len() * size_of::<E>() >= MIN_PARALLEL_BYTES;
+        if is_large && crowded && cuts_time {
+            plan.schedule = Schedule::Chunks;
+        } else if is_large && threads > 1 && plan.tiles() > 1 {
+            plan.schedule = Schedule::Tiles;
         }
         plan
     }
@@ -170,12 +196,13 @@ fn chunk_len<E>(shape: ScanShape) -> usize {
     }
 }
 
-/// Channels a tile: as wide as leaves every thread a tile, in whole cache lines.
+/// Channels a tile: as wide as leaves each of `threads` threads a tile of every sequence, in whole
+/// cache lines.
 fn tile_width<E>(shape: ScanShape, threads: usize) -> usize {
     let channels_in = |bytes: usize| bytes / size_of::<E>();
     let fewest = shape.channels.div_ceil(channels_in(MAX_TILE_BYTES));
     let most = shape.channels.div_ceil(channels_in(MIN_TILE_BYTES));
-    let tiles = threads.div_ceil(shape.batch).clamp(fewest, most);
+    let tiles = threads.clamp(fewest, most);
     shape.channels.div_ceil(tiles).next_multiple_of(line_of::<E>())
 }
 
@@ -228,7 +255,8 @@ mod tests {
     fn small_shapes_stay_on_the_calling_thread() {
         assert_eq!(plan(1, 64, 512, 16, 0).schedule, Schedule::Serial);
         assert_eq!(plan(1, 65536, 512, 1, 0).schedule, Schedule::Serial);
-        assert_eq!(plan(1, 65536, 512, 2, 0).schedule, Schedule::Tiles);
+        assert_eq!(plan(1, 65536, 512, 2, 0).schedule, Schedule::Serial);
+        assert_eq!(plan(1, 65536, 1024, 2, 0).schedule, Schedule::Tiles);
         assert_eq!(plan(1, 65536, 512, 16, 0).schedule, Schedule::Chunks);
         assert_eq!(plan(16, 4096, 512, 16, 0).schedule, Schedule::Tiles);
     }

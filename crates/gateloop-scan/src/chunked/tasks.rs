@@ -34,7 +34,7 @@ impl<P: Pass> Kernel for Through<'_, P> {
                 lead: tile.lead,
             };
             fold.reset();
-            let mut walk = Walk { state, fold: Some(fold), write: true };
+            let mut walk = Walk { state, fold: Some(fold), write: true, ahead: plan.ahead };
             // SAFETY: every tile is walked through by one task.
             unsafe { pass.walk::<I>(tile, plan.chunk(chunk), &mut walk) };
 
@@ -46,7 +46,7 @@ impl<P: Pass> Kernel for Through<'_, P> {
                 *state = apply(forgets, factor, offset, before).unwrap_or(*state);
             }
         }
-        let mut walk = Walk { state, fold: None, write: true };
+        let mut walk = Walk { state, fold: None, write: true, ahead: plan.ahead };
         // SAFETY: every tile is walked through and finished by one task.
         unsafe {
             pass.walk::<I>(tile, plan.chunk(last), &mut walk);
@@ -79,7 +79,12 @@ impl<P: Pass> Kernel for Reduce<'_, P> {
             lead: tile.lead,
         };
         fold.reset();
-        let mut walk = Walk { state: &mut state.0[tile.lanes()], fold: Some(fold), write: false };
+        let mut walk = Walk {
+            state: &mut state.0[tile.lanes()],
+            fold: Some(fold),
+            write: false,
+            ahead: plan.ahead,
+        };
         // SAFETY: nothing is written.
         unsafe { pass.walk::<I>(tile, plan.chunk(chunk), &mut walk) };
 
@@ -114,7 +119,7 @@ impl<P: Pass> Kernel for FromState<'_, P> {
         let row = tile.batch * plan.chunks() + chunk;
         let at = row * plan.shape.channels + tile.first;
         state.copy_from_slice(&states[at..at + tile.width]);
-        let mut walk = Walk { state, fold: None, write: true };
+        let mut walk = Walk { state, fold: None, write: true, ahead: plan.ahead };
         // SAFETY: every pair of tile and chunk is walked through by one task, and the last chunk
         // of a tile exists once.
         unsafe {

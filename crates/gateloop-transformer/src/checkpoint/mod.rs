@@ -55,9 +55,12 @@ pub enum CheckpointError {
         /// What the parser met.
         problem: String,
     },
-    /// Reading or writing the tensors failed, or they belong to another model.
-    #[error("{}: {source}", path.display())]
-    Weights {
+    /// The file cannot be read or written.
+    #[error(transparent)]
+    File(WeightsError),
+    /// The tensors belong to another model.
+    #[error("checkpoint `{}`: {source}", path.display())]
+    Tensors {
         /// The file.
         path: PathBuf,
         /// The cause.
@@ -97,8 +100,7 @@ const OPTIMIZER_PREFIX: &str = "optimizer.";
 impl Checkpoint {
     /// Opens a file and reads its metadata; tensors are read when asked for.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let file = WeightFile::open(path)
-            .map_err(|source| CheckpointError::Weights { path: path.to_owned(), source })?;
+        let file = WeightFile::open(path).map_err(CheckpointError::File)?;
         let entry = |key| {
             let missing = CheckpointError::NotACheckpoint { path: path.to_owned(), key };
             file.metadata().get(key).ok_or(missing)
@@ -154,7 +156,13 @@ impl Checkpoint {
     }
 
     fn weights_error(&self, source: WeightsError) -> CheckpointError {
-        CheckpointError::Weights { path: self.path().to_owned(), source }
+        match source {
+            // These name the file themselves.
+            WeightsError::Read { .. } | WeightsError::Damaged { .. } => {
+                CheckpointError::File(source)
+            }
+            _ => CheckpointError::Tensors { path: self.path().to_owned(), source },
+        }
     }
 }
 
@@ -171,7 +179,6 @@ pub fn save(
     model: &Model,
     optimizer: &Tensors,
 ) -> Result<(), CheckpointError> {
-    let failed = |source| CheckpointError::Weights { path: path.to_owned(), source };
     let mut tensors = model.parameters();
     tensors.extend(
         optimizer.iter().map(|(name, t)| (format!("{OPTIMIZER_PREFIX}{name}"), t.shallow_clone())),
@@ -187,5 +194,5 @@ pub fn save(
         (CONFIG_KEY.to_owned(), config.to_toml()?),
         (PROGRESS_KEY.to_owned(), progress),
     ]);
-    weights::write(path, &tensors, metadata).map_err(failed)
+    weights::write(path, &tensors, metadata).map_err(CheckpointError::File)
 }

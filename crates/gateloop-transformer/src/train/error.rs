@@ -15,7 +15,7 @@ use std::path::PathBuf;
 pub enum TrainError {
     /// The loss or the gradient is not a number any more.
     #[error(
-        "step {step} diverged at learning rate {lr}: loss {loss}, gradient norm {grad_norm}. The \
+        "step {step} diverged at learning rate {lr:e}: loss {loss}, gradient norm {grad_norm}. The \
          update was not made; lower `train.lr`, or set `train.clip_norm`, and go on from a \
          checkpoint"
     )]

@@ -98,6 +98,7 @@ impl Run {
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
         let folder = RunFolder::existing(path)?;
+        folder.sweep()?;
         let opened = folder.checkpoints().newest()?;
         for error in &opened.passed_over {
             observer.note(&format!("passed over a damaged checkpoint: {error}"));
@@ -108,7 +109,7 @@ impl Run {
         let (mut trainer, valid_windows) = prepare(config, &corpus)?;
         checkpoint.load_model(&trainer.model)?;
         trainer.optimizer.load_state(&checkpoint.optimizer_tensors()?).map_err(|source| {
-            checkpoint::CheckpointError::Weights { path: checkpoint.path().to_owned(), source }
+            checkpoint::CheckpointError::Tensors { path: checkpoint.path().to_owned(), source }
         })?;
         trainer.sampler.restore(progress.sampler);
         trainer.step = progress.step;

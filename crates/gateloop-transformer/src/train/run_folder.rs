@@ -55,6 +55,14 @@ impl RunFolder {
         }
     }
 
+    /// Deletes the halves of files that a killed run left behind.
+    pub(super) fn sweep(&self) -> Result<(), TrainError> {
+        for folder in [&self.0, &self.0.join("checkpoints")] {
+            atomic::sweep(folder).map_err(|e| io_error("clean", folder, e))?;
+        }
+        Ok(())
+    }
+
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.0

@@ -68,6 +68,8 @@ pub(crate) fn assert_close(actual: &Tensor, expected: &Tensor, steps: i64) {
 
 /// A run of seconds on generated text.
 pub(crate) fn small_run(overrides: &[&str]) -> Config {
+    // Tests run beside each other; threads that spin for work would only get in the others' way.
+    tch::set_num_threads(1);
     let text = r#"
         [model]
         dim = 16
