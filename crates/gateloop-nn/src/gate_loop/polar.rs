@@ -6,8 +6,8 @@ use tch::Tensor;
 
 /// e^{`log_magnitude` + i `phase`}, complex, of the shape of both.
 ///
-/// libtorch's own gradient of `polar` divides by the modulus, whose square underflows in f32 below
-/// 1e-19: a chunk of 64 decays of one half. This one is a product with the result.
+/// libtorch's own gradient of `polar` divides by the modulus and may be NaN where that is subnormal:
+/// in f32, after a chunk of 127 decays of one half. This one is a product with the result.
 pub(super) fn exp_polar(log_magnitude: &Tensor, phase: &Tensor) -> Result<Tensor> {
     Ok(autograd::apply(ExpPolar, &[log_magnitude, phase])?.remove(0))
 }

@@ -18,7 +18,7 @@ fn decays() -> Vec<(&'static str, Tensor)> {
     vec![
         ("|a| nearly 1", nearly_one),
         ("|a| = 1", Tensor::from(0.0)),
-        // A chunk of these has a product whose square is no f32 any more.
+        // The product over the sequence is subnormal in f32.
         ("|a| = 0.5", Tensor::from(-LN_2)),
         ("|a| nearly 0", Tensor::from(-50.0)),
         ("|a| 1 or nearly 0", resets),
