@@ -4,7 +4,7 @@ use core::fmt;
 
 use num_complex::Complex;
 
-use crate::{Algorithm, ScanElement};
+use crate::ScanElement;
 
 /// The one tolerance of the workspace: `k * eps * growth(T)`, relative to a scale.
 ///
@@ -38,26 +38,10 @@ impl Tolerance {
     /// The constant `k`.
     pub const K: f64 = 4.0;
 
-    /// How much more log space is allowed when nothing is wider than the element: the largest
-    /// `|log h|` of the numbers that models work with, since an absolute error of a logarithm is
-    /// a relative error of the number.
-    pub const LOG_SPACE: f64 = 16.0;
-
     /// For values of type `E` that each gather `steps` rounding errors: `T` for a scan, the inner
     /// dimension for a matrix product.
     pub fn of<E: ScanElement>(steps: usize) -> Self {
         Self::with_epsilon(E::EPSILON, E::MIN_POSITIVE, steps)
-    }
-
-    /// For the states of a scan by `algorithm` over sequences of `seqlen` tokens. Twice that for
-    /// the gradients, which come from two such scans.
-    ///
-    /// [`Algorithm::Heinsen`] rounds a logarithm where the others round a number. In double
-    /// precision, the precision of its logarithms, that costs [`Tolerance::LOG_SPACE`] times more.
-    pub fn of_scan<E: ScanElement>(algorithm: Algorithm, seqlen: usize) -> Self {
-        let plain = Self::of::<E>(seqlen);
-        let double = E::EPSILON <= f64::EPSILON;
-        if algorithm == Algorithm::Heinsen && double { plain.times(Self::LOG_SPACE) } else { plain }
     }
 
     /// For a precision that is not an element of a scan, such as bfloat16 I/O: its spacing at 1

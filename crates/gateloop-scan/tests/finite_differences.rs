@@ -38,7 +38,7 @@ fn check<E: ScanElement>(algorithm: Algorithm, spec: Spec) {
         (|p| p.h0.as_mut().unwrap(), grads.dh0.as_deref().unwrap()),
     ];
     // Sums of all outputs, each of which gathered as many errors as there are tokens.
-    let tolerance = Tolerance::of_scan::<E>(algorithm, problem.shape.len());
+    let tolerance = Tolerance::of::<E>(problem.shape.len());
     for (array, gradient) in arrays {
         for (i, gradient) in gradient.iter().enumerate() {
             for &direction in &directions {

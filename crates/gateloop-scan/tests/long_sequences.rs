@@ -35,7 +35,7 @@ fn check_against_the_oracle<E: ScanElement>(spec: Spec) {
     let scale = scan.adjoint_magnitude(&dh, None).unwrap();
     let (h_scale, seqlen) = (problem.scale(), problem.shape.seqlen);
 
-    let tolerance = tolerance::<E>(Algorithm::Chunked, seqlen);
+    let tolerance = tolerance::<E>(seqlen);
     let results = [1, 2, 3, 16].map(|threads| {
         on(threads, || {
             let h = run(&scan, Algorithm::Chunked);
@@ -69,7 +69,7 @@ fn phases_over_131072_tokens() {
     let oracle = run(&problem.widened().scan(), Algorithm::Naive);
     for algorithm in Algorithm::CONCRETE {
         let h = run(&problem.scan(), algorithm);
-        tolerance::<Complex<f32>>(algorithm, problem.shape.seqlen)
+        tolerance::<Complex<f32>>(problem.shape.seqlen)
             .check(&h, &oracle, &problem.scale())
             .unwrap();
     }
@@ -170,7 +170,7 @@ fn large_outputs_are_streamed_correctly() {
         }
         let chunked = adjoint(&scan, Algorithm::Chunked, &naive, dh, None);
         let scale = scan.adjoint_magnitude(dh, None).unwrap();
-        let tolerance = tolerance::<f32>(Algorithm::Chunked, seqlen).times(2.0);
+        let tolerance = tolerance::<f32>(seqlen).times(2.0);
         tolerance.check(&chunked.da, &grads.da, &scale.da).unwrap();
         tolerance.check(&chunked.db, &grads.db, &scale.db).unwrap();
     }

@@ -16,7 +16,7 @@ fn equals_the_oracle<E: ScanElement>(algorithm: Algorithm, spec: Spec) {
     let wide = problem.widened();
     let h = run(&problem.scan(), algorithm);
     let oracle = run(&wide.scan(), Algorithm::Naive);
-    let tolerance = tolerance::<E>(algorithm, problem.shape.seqlen);
+    let tolerance = tolerance::<E>(problem.shape.seqlen);
     tolerance.check(&h, &oracle, &problem.scale()).unwrap();
     let naive = run(&problem.scan(), Algorithm::Naive);
     tolerance.check(&h, &naive, &problem.scale()).unwrap();
@@ -53,7 +53,7 @@ fn any_split_agrees<E: ScanElement>(algorithm: Algorithm, spec: Spec) {
         late.h0 = Some(early.scan().last_state(&h_early).unwrap());
         h_late = run(&late.scan(), algorithm);
     }
-    let tolerance = tolerance::<E>(algorithm, seqlen);
+    let tolerance = tolerance::<E>(seqlen);
     let scale = problem.scale();
     let part = |from, to| rows(&whole, seqlen, channels, from, to);
     let part_scale = |from, to| rows(&scale, seqlen, channels, from, to);
@@ -66,7 +66,7 @@ fn steps_equal_the_sequence<E: ScanElement>(algorithm: Algorithm, spec: Spec) {
     let ScanShape { batch, seqlen, channels } = problem.shape;
     let h = run(&problem.scan(), algorithm);
     let scale = problem.scale();
-    let tolerance = tolerance::<E>(algorithm, seqlen);
+    let tolerance = tolerance::<E>(seqlen);
     let mut state = problem.h0.clone().unwrap_or_else(|| vec![E::ZERO; problem.shape.state_len()]);
     for t in 0..seqlen {
         let token = |xs: &[E]| rows(xs, seqlen, channels, t, t + 1);
@@ -113,7 +113,7 @@ fn segments_equal_a_loop<E: ScanElement>(algorithm: Algorithm, spec: Spec) {
         segment.h0 = problem.h0.clone().filter(|_| gets_h0);
         let alone = run(&segment.scan(), algorithm);
         let within = rows(&whole, seqlen, problem.shape.channels, begin, end);
-        tolerance::<E>(algorithm, end - begin).check(&within, &alone, &segment.scale()).unwrap();
+        tolerance::<E>(end - begin).check(&within, &alone, &segment.scale()).unwrap();
         begin = end;
     }
 }
@@ -174,7 +174,7 @@ fn adjoint_equals_the_oracle<E: ScanElement>(algorithm: Algorithm, spec: Spec) {
     let (dh_wide, last_wide) = (widened(&dh), widened(&dh_last));
     let oracle = adjoint(&wide.scan(), Algorithm::Naive, &wide_h, &dh_wide, Some(&last_wide));
     let scale = scan.adjoint_magnitude(&dh, Some(&dh_last)).unwrap();
-    let tolerance = tolerance::<E>(algorithm, problem.shape.seqlen).times(2.0);
+    let tolerance = tolerance::<E>(problem.shape.seqlen).times(2.0);
     tolerance.check(&grads.da, &oracle.da, &scale.da).unwrap();
     tolerance.check(&grads.db, &oracle.db, &scale.db).unwrap();
     tolerance.check(&grads.dh0.unwrap(), &oracle.dh0.unwrap(), &scale.dh0).unwrap();
@@ -212,7 +212,7 @@ fn adjoint_is_the_transpose<E: ScanElement>(algorithm: Algorithm, spec: Spec) {
         scale.iter().zip(x).map(|(scale, x)| scale * x.modulus()).sum()
     };
     let size = weighted(&scale.da, &xa) + weighted(&scale.db, &xb) + weighted(&scale.dh0, &x0);
-    let tolerance = tolerance::<E>(algorithm, shape.seqlen).times(2.0);
+    let tolerance = tolerance::<E>(shape.seqlen).times(2.0);
     tolerance.check(&[sum], &[wide_sum], &[size]).unwrap();
 }
 
@@ -277,7 +277,7 @@ fn adjoint_splits<E: ScanElement>(algorithm: Algorithm, spec: Spec) {
     let early_grads = adjoint(&early.scan(), algorithm, &h_early, &part(&dh, 0, at), handed);
 
     let scale = problem.scan().adjoint_magnitude(&dh, None).unwrap();
-    let tolerance = tolerance::<E>(algorithm, seqlen).times(2.0);
+    let tolerance = tolerance::<E>(seqlen).times(2.0);
     let da = [early_grads.da, late_grads.da];
     for (grads, (from, to)) in da.iter().zip([(0, at), (at, seqlen)]) {
         let scale = rows(&scale.da, seqlen, channels, from, to);

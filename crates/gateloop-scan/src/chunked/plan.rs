@@ -116,7 +116,7 @@ impl Plan {
         let cuts_time = chunk_len < shape.seqlen;
         let widest = MAX_TILE_BYTES / size_of::<E>();
         let crowded = threads >= CROWD * shape.batch * shape.channels.div_ceil(widest);
-        let threads_a_sequence = if std::env::var("HALF").is_ok() { threads } else
+        let threads_a_sequence =
             if crowded && !cuts_time { threads.div_ceil(shape.batch) } else { 1 };
         let tile_width = tile_width::<E>(shape, threads_a_sequence);
         let ahead = if is_streamed::<E>(shape) {

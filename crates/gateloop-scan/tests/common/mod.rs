@@ -252,6 +252,6 @@ pub fn adjoint<E: ScanElement>(
 }
 
 /// For two computations that round alike, the tested one and an oracle or a second one.
-pub fn tolerance<E: ScanElement>(algorithm: Algorithm, seqlen: usize) -> Tolerance {
-    Tolerance::of_scan::<E>(algorithm, seqlen).times(2.0)
+pub fn tolerance<E: ScanElement>(seqlen: usize) -> Tolerance {
+    Tolerance::of::<E>(seqlen).times(2.0)
 }
