@@ -128,7 +128,8 @@ mod tests {
         let product = (0..1000).fold(LogNumber::of(1.0), |product, _| decay.times(product));
         let exact = 0.5_f64.powi(1000);
         let error = (product.number::<f64>() - exact).abs() / exact;
-        assert!(error <= 4.0 * f64::EPSILON, "{error}");
+        // A thousand equal decays: each is known to one spacing, and the errors all point one way.
+        assert!(error <= 1000.0 * f64::EPSILON, "{error}");
     }
 
     #[test]
