@@ -37,7 +37,7 @@ fn main() -> Result<(), ScanError> {
             );
         }
         // All tokens share the one decay, so its gradient is the sum of theirs.
-        guess -= grads.da.iter().sum::<Complex<f64>>() * 0.0005;
+        guess -= grads.da.iter().sum::<Complex<f64>>() * 0.001;
     }
     Ok(())
 }

@@ -73,3 +73,7 @@ pub use problem::Scan;
 pub use shape::ScanShape;
 pub use step::step;
 pub use tolerance::{Mismatch, Tolerance};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
