@@ -6,7 +6,7 @@ use tch::nn::{Init, Path};
 
 /// y = x W^T + b over the last dimension.
 ///
-/// Parameters: `weight` [out, in] and, if asked for, `bias` [out], both drawn from
+/// Parameters: `weight` `[out, in]` and, if asked for, `bias` `[out]`, both drawn from
 /// U(-1/sqrt(in), 1/sqrt(in)) as PyTorch's `nn.Linear` does.
 #[derive(Debug)]
 pub struct Linear {

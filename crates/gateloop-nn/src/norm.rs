@@ -5,7 +5,7 @@ use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
 /// y = x / max(|x|_2, 1e-12) * sqrt(D) * gamma: the root-mean-square norm, as the reference defines
-/// it. Parameter: `gamma` [D], initially one.
+/// it. Parameter: `gamma` `[D]`, initially one.
 #[derive(Debug)]
 pub struct RmsNorm {
     gamma: Tensor,
@@ -35,7 +35,7 @@ impl RmsNorm {
 
 /// y = (x - mean) / sqrt(var + 1e-5) * weight + bias over the last dimension.
 ///
-/// Parameters: `weight` [D], initially one, and `bias` [D], initially zero.
+/// Parameters: `weight` `[D]`, initially one, and `bias` `[D]`, initially zero.
 #[derive(Debug)]
 pub struct LayerNorm {
     weight: Tensor,

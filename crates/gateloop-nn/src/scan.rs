@@ -19,7 +19,7 @@ pub struct ScanOptions {
     pub segment_starts: Option<Vec<bool>>,
 }
 
-/// h[t] = a[t] h[t-1] + b[t], differentiable in every operand and through both results.
+/// `h[t] = a[t] h[t-1] + b[t]`, differentiable in every operand and through both results.
 ///
 /// # Shapes
 /// - `a`, `b`: [B, T, C], of one kind: Float, Double, ComplexFloat or ComplexDouble

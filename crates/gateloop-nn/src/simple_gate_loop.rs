@@ -48,7 +48,7 @@ impl SimpleGateLoopConfig {
     }
 }
 
-/// q, kv, z = W x; h[t] = sigmoid(z[t]) h[t-1] + kv[t]; y = q h. There is no shortcut inside.
+/// `q, kv, z = W x`; `h[t] = sigmoid(z[t]) h[t-1] + kv[t]`; `y = q h`. There is no shortcut inside.
 #[derive(Debug)]
 pub struct SimpleGateLoop {
     norm: Option<RmsNorm>,

@@ -194,7 +194,7 @@ impl Model {
     /// Reads one token of each sequence and moves `state` past it.
     ///
     /// # Shapes
-    /// - `ids`: Int64 [B]; returns the logits [B, V]
+    /// - `ids`: Int64 `[B]`; returns the logits `[B, V]`
     pub fn step(&self, ids: &Tensor, state: &mut DecodeState) -> Result<Tensor, ModelError> {
         self.check_state(state)?;
         let mut x = self.embed(ids, 1)?;

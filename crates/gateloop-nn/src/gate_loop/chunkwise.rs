@@ -3,9 +3,11 @@
 //!
 //! With g and p the sums of ln|a| and arg a from the start of a chunk up to and including a token,
 //!
+//! ```text
 //! y[i] = sum_{j<=i} e^{g[i]-g[j]} cos(p[i]-p[j]) (q[i].k[j]) v[j] + q[i] Re(e^{g[i]+ip[i]} S_in)
+//! ```
 //!
-//! and cos(p[i]-p[j]) (q[i].k[j]) is one product of [q cos p, q sin p] with [k cos p, k sin p].
+//! and `cos(p[i]-p[j]) (q[i].k[j])` is one product of `[q cos p, q sin p]` with `[k cos p, k sin p]`.
 //! Derivation: docs/math.md.
 //!
 //! Phases are summed within a chunk only: over a long sequence one running sum in f32 would lose

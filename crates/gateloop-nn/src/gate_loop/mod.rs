@@ -2,7 +2,9 @@
 //!
 //! For every head, with a state S of head_dim x head_dim complex numbers,
 //!
+//! ```text
 //! S[t] = a[t] S[t-1] + k[t]^T v[t],   y[t] = q[t] Re(S[t])
+//! ```
 //!
 //! (GateLoop, arXiv 2311.01927, section 3). [`gate_loop`] is the operator in each of its equivalent
 //! [`Form`]s; [`GateLoop`] is the layer with its projections, gates and decoding state.

@@ -51,7 +51,7 @@ impl Dims {
     }
 }
 
-/// y[t] = q[t] Re(S[t]), S[t] = a[t] S[t-1] + k[t]^T v[t], for every head.
+/// `y[t] = q[t] Re(S[t])`, `S[t] = a[t] S[t-1] + k[t]^T v[t]`, for every head.
 ///
 /// # Shapes
 /// - `state`: the state before the first token, complex [B, H, head_dim, head_dim] (the second

@@ -1,4 +1,4 @@
-//! The state transition a[t], in polar form.
+//! The state transition `a[t]`, in polar form.
 
 use super::polar::exp_polar;
 use crate::error::{NnError, Result};

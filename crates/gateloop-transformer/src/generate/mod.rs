@@ -37,7 +37,7 @@ const PREFILL_PIECE: i64 = 4096;
 pub struct Generator<'a> {
     model: &'a Model,
     state: DecodeState,
-    /// What the model expects next, [V].
+    /// What the model expects next, `[V]`.
     logits: Vec<f32>,
     sampler: Sampler,
     position: usize,
@@ -61,7 +61,7 @@ impl<'a> Generator<'a> {
         Ok(Self { model, state, logits, sampler, position: prompt.len() })
     }
 
-    /// What the model expects next: logits over the vocabulary, [V].
+    /// What the model expects next: logits over the vocabulary, `[V]`.
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }

@@ -71,22 +71,25 @@ impl Run {
         existing: ExistingFolder,
     ) -> Result<Self, TrainError> {
         // Everything that can be refused is refused before the folder is touched.
-        let corpus = Corpus::open(&config.data)?;
-        let (trainer, valid_windows) = prepare(config, &corpus)?;
+        let prepared = Prepared::new(config)?;
         let folder = RunFolder::create(path, config, existing)?;
         let metrics = MetricsWriter::create(folder.metrics())?;
-        Ok(Self {
+        Ok(Self::new(folder, config, prepared, metrics))
+    }
+
+    fn new(folder: RunFolder, config: &Config, prepared: Prepared, metrics: MetricsWriter) -> Self {
+        Self {
             folder,
             config: config.clone(),
-            corpus,
-            valid_windows,
-            trainer,
+            corpus: prepared.corpus,
+            valid_windows: prepared.valid_windows,
+            trainer: prepared.trainer,
             metrics,
             time_before: 0.0,
             started: Instant::now(),
             checkpointed: None,
             since_record: SinceRecord::default(),
-        })
+        }
     }
 
     /// Goes on with the run in a folder from its newest whole checkpoint, under `config`.
@@ -105,8 +108,8 @@ impl Run {
         }
         let checkpoint = opened.checkpoint;
         let progress = checkpoint.progress().clone();
-        let corpus = Corpus::open(&config.data)?;
-        let (mut trainer, valid_windows) = prepare(config, &corpus)?;
+        let mut prepared = Prepared::new(config)?;
+        let trainer = &mut prepared.trainer;
         checkpoint.load_model(&trainer.model)?;
         trainer.optimizer.load_state(&checkpoint.optimizer_tensors()?).map_err(|source| {
             checkpoint::CheckpointError::Tensors { path: checkpoint.path().to_owned(), source }
@@ -122,18 +125,10 @@ impl Run {
             progress.step,
             checkpoint.path().display()
         ));
-        Ok(Self {
-            folder,
-            config: config.clone(),
-            corpus,
-            valid_windows,
-            trainer,
-            metrics,
-            time_before: progress.time_s,
-            started: Instant::now(),
-            checkpointed: Some((progress.step, checkpoint.path().to_owned())),
-            since_record: SinceRecord::default(),
-        })
+        let mut run = Self::new(folder, config, prepared, metrics);
+        run.time_before = progress.time_s;
+        run.checkpointed = Some((progress.step, checkpoint.path().to_owned()));
+        Ok(run)
     }
 
     /// The folder of the run.
@@ -301,14 +296,26 @@ impl Run {
     }
 }
 
-/// A trainer at step 0 and the windows of the validation, if there is to be one.
-fn prepare(config: &Config, corpus: &Corpus) -> Result<(Trainer, Option<Batch>), TrainError> {
-    let train = &config.train;
-    corpus.check_vocabulary(config.model.num_tokens)?;
-    let sampler = WindowSampler::new(corpus, Split::Train, train.seq_len, train.seed)?;
-    let valid_windows = (train.validate_every > 0)
-        .then(|| fixed_windows(corpus, Split::Valid, train.validate_windows, train.seq_len))
-        .transpose()?;
-    let model = Model::seeded(&config.model, Device::Cpu, train.seed)?;
-    Ok((Trainer::new(model, sampler, train)?, valid_windows))
+/// What a run needs before it has a folder.
+struct Prepared {
+    corpus: Corpus,
+    /// The windows of the validation, if there is to be one.
+    valid_windows: Option<Batch>,
+    /// At step 0.
+    trainer: Trainer,
+}
+
+impl Prepared {
+    fn new(config: &Config) -> Result<Self, TrainError> {
+        let train = &config.train;
+        let corpus = Corpus::open(&config.data)?;
+        corpus.check_vocabulary(config.model.num_tokens)?;
+        let sampler = WindowSampler::new(&corpus, Split::Train, train.seq_len, train.seed)?;
+        let valid_windows = (train.validate_every > 0)
+            .then(|| fixed_windows(&corpus, Split::Valid, train.validate_windows, train.seq_len))
+            .transpose()?;
+        let model = Model::seeded(&config.model, Device::Cpu, train.seed)?;
+        let trainer = Trainer::new(model, sampler, train)?;
+        Ok(Self { corpus, valid_windows, trainer })
+    }
 }
