@@ -46,3 +46,8 @@ pub mod metrics;
 pub mod model;
 pub mod train;
 pub mod weights;
+
+/// The README's example is compiled with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -30,7 +30,12 @@ pub enum CheckpointError {
         source: io::Error,
     },
     /// A run folder without a usable checkpoint.
-    #[error("`{}` holds no whole checkpoint{}: train with `train.checkpoint_every` above 0, or name a file", folder.display(), if *damaged > 0 { format!(" ({damaged} damaged)") } else { String::new() })]
+    #[error(
+        "`{}` holds no whole checkpoint{}: name another folder or file, or train again \
+         (`--overwrite` replaces a run)",
+        folder.display(),
+        if *damaged > 0 { format!(" ({damaged} damaged)") } else { String::new() }
+    )]
     None {
         /// The folder searched.
         folder: PathBuf,
