@@ -52,21 +52,26 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         command
     };
 
-    heading("gateloop data fetch enwik8");
     let mut train = gateloop(&["train"]);
     train.arg("--config").arg(&config).arg("--out").arg(&out);
-    match children.run("gateloop data fetch", &mut gateloop(&["data", "fetch", "enwik8"])) {
-        Ok(()) => {}
-        Err(Error::Child { .. }) => {
-            let data = root.join("data");
-            eprintln!("enwik8 cannot be had, so this run trains on synthetic text: its bpc says");
-            eprintln!(
-                "nothing about enwik8. For that, put enwik8.zip into the folder {}.",
-                data.display()
-            );
-            train.args(["--set", STAND_IN]);
+    let mut info = gateloop(&["info", "--config"]);
+    if wants_enwik8(&children, info.arg(&config), &options.args)? {
+        heading("gateloop data fetch enwik8");
+        match children.run("gateloop data fetch", &mut gateloop(&["data", "fetch", "enwik8"])) {
+            Ok(()) => {}
+            Err(Error::Child { .. }) => {
+                let data = root.join("data");
+                eprintln!(
+                    "enwik8 cannot be had, so this run trains on synthetic text: its bpc says"
+                );
+                eprintln!(
+                    "nothing about enwik8. For that, put enwik8.zip into the folder {}.",
+                    data.display()
+                );
+                train.args(["--set", STAND_IN]);
+            }
+            Err(error) => return Err(error),
         }
-        Err(error) => return Err(error),
     }
 
     heading(&format!("gateloop train --config {} --out {}", config.display(), out.display()));
@@ -89,6 +94,18 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     children.run("gateloop generate", checkpoint("generate").args(generate))?;
     eprintln!("\nthe run is in {}", out.display());
     Ok(())
+}
+
+/// Whether the run is on enwik8: so says its configuration, and no argument says otherwise.
+fn wants_enwik8(children: &Children, info: &mut Command, args: &[String]) -> Result<bool> {
+    if args.iter().any(|arg| arg.contains("data.source")) {
+        return Ok(false);
+    }
+    let mut wanted = false;
+    children.run_lines("gateloop info", info, |line| {
+        wanted |= line.trim() == "source = \"enwik8\"";
+    })?;
+    Ok(wanted)
 }
 
 fn heading(text: &str) {
