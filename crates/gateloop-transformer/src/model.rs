@@ -149,7 +149,13 @@ impl Model {
     /// # Shapes
     /// - `ids`: Int64 [B, T]; returns [B, T, V]
     pub fn forward(&self, ids: &Tensor) -> Result<Tensor, ModelError> {
-        let mut x = self.embed(ids, 2)?;
+        self.check_ids(ids, 2)?;
+        self.run(ids)
+    }
+
+    /// [`forward`](Self::forward) for ids that have been checked.
+    fn run(&self, ids: &Tensor) -> Result<Tensor, ModelError> {
+        let mut x = self.embed(ids)?;
         for block in &self.blocks {
             x = block.feed_forward.forward(&block.mixer.forward(&x)?)?;
         }
@@ -166,7 +172,7 @@ impl Model {
             return Err(ids_error(windows, "[B, T + 1] with T at least 1"));
         }
         self.check_ids(windows, 2)?;
-        let logits = self.forward(&windows.f_narrow(1, 0, len - 1)?)?;
+        let logits = self.run(&windows.f_narrow(1, 0, len - 1)?)?;
         let targets = windows.f_narrow(1, 1, len - 1)?.f_reshape([-1])?;
         let logits = logits.f_reshape([-1, self.config.num_tokens as i64])?;
         Ok(logits.f_cross_entropy_loss(&targets, None::<Tensor>, Reduction::Mean, -100, 0.0)?)
@@ -184,7 +190,8 @@ impl Model {
     /// - `ids`: Int64 [B, T], T >= 1; returns the logits after the last token, [B, V]
     pub fn prefill(&self, ids: &Tensor, state: &mut DecodeState) -> Result<Tensor, ModelError> {
         self.check_state(state)?;
-        let mut x = self.embed(ids, 2)?;
+        self.check_ids(ids, 2)?;
+        let mut x = self.embed(ids)?;
         for (block, state) in self.blocks.iter().zip(&mut state.layers) {
             x = block.feed_forward.forward(&block.mixer.prefill(&x, state)?)?;
         }
@@ -197,7 +204,8 @@ impl Model {
     /// - `ids`: Int64 `[B]`; returns the logits `[B, V]`
     pub fn step(&self, ids: &Tensor, state: &mut DecodeState) -> Result<Tensor, ModelError> {
         self.check_state(state)?;
-        let mut x = self.embed(ids, 1)?;
+        self.check_ids(ids, 1)?;
+        let mut x = self.embed(ids)?;
         for (block, state) in self.blocks.iter().zip(&mut state.layers) {
             x = block.feed_forward.step(&block.mixer.step(&x, state)?, &mut ())?;
         }
@@ -209,8 +217,7 @@ impl Model {
         self.blocks.iter().map(|block| block.mixer.layer().state_len()).sum()
     }
 
-    fn embed(&self, ids: &Tensor, dims: usize) -> Result<Tensor, ModelError> {
-        self.check_ids(ids, dims)?;
+    fn embed(&self, ids: &Tensor) -> Result<Tensor, ModelError> {
         Ok(Tensor::f_embedding(&self.token_emb, ids, -1, false, false)?)
     }
 

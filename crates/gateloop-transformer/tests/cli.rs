@@ -4,38 +4,20 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/small_run.rs"]
+mod small_run;
 
 use assert_cmd::Command;
 use common::TestResult;
 use gateloop_transformer::weights::{self, Metadata, Tensors, WeightFile};
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::{contains, is_empty};
+use small_run::CONFIG;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use tch::Tensor;
-
-const CONFIG: &str = r#"
-    [model]
-    dim = 16
-    depth = 2
-    [data]
-    source = "synthetic:text"
-    train_bytes = 20000
-    valid_bytes = 4000
-    [train]
-    steps = 4
-    batch_size = 2
-    seq_len = 32
-    grad_accum = 1
-    lr = 1e-3
-    log_every = 1
-    validate_every = 2
-    validate_windows = 4
-    checkpoint_every = 2
-    sample_every = 0
-"#;
+use tch::{Device, Kind, Tensor};
 
 fn gateloop(args: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("gateloop"));
@@ -56,7 +38,7 @@ fn workspace() -> &'static Path {
                 .assert()
                 .success()
                 .stdout(contains("valid/bpc"))
-                .stderr(contains("step 4/4"));
+                .stderr(contains("step 6/6"));
             folder
         })
         .path()
@@ -67,7 +49,7 @@ fn run_folder() -> String {
 }
 
 fn checkpoint() -> PathBuf {
-    workspace().join("run/checkpoints/step-00000004.safetensors")
+    workspace().join("run/checkpoints/step-00000006.safetensors")
 }
 
 /// Wrong usage: exit code 2, and a message that says all of `parts`.
@@ -247,10 +229,10 @@ fn an_existing_folder_is_refused_and_a_run_goes_on() -> TestResult {
         .assert()
         .code(2)
         .stderr(contains("--resume").and(contains("--overwrite")));
-    train(&["--resume", "--set", "train.steps=6"])
+    train(&["--resume", "--set", "train.steps=8"])
         .assert()
         .success()
-        .stderr(contains("resumed at step 4").and(contains("step 6/6")));
+        .stderr(contains("resumed at step 6").and(contains("step 8/8")));
     train(&["--config", "config.toml", "--overwrite"]).assert().success();
 
     // A checkpoint of another configuration: the first parameter that differs, both shapes.
@@ -280,8 +262,8 @@ fn checkpoints_that_cannot_be_read_are_named() -> TestResult {
 #[test]
 fn logits_follow_the_weights_and_ids_given() -> TestResult {
     let run = checkpoint();
-    let model = gateloop_transformer::checkpoint::open(&run)?.checkpoint.model(tch::Device::Cpu)?;
-    let ids = common::ids(2, 9);
+    let model = gateloop_transformer::checkpoint::open(&run)?.checkpoint.model(Device::Cpu)?;
+    let ids = Tensor::arange(18, (Kind::Int64, Device::Cpu)).view([2, 9]);
     let path = |name: &str| workspace().join(name);
     weights::write(&path("w.safetensors"), &model.parameters(), Metadata::new())?;
     let one = |name: &str, tensor: &Tensor| Tensors::from([(name.into(), tensor.shallow_clone())]);

@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/small_run.rs"]
+mod small_run;
 
-use common::{TestResult, small_run, values};
+use common::{TestResult, values};
 use gateloop_transformer::checkpoint::{self, CheckpointFolder};
 use gateloop_transformer::config::Config;
 use gateloop_transformer::metrics;
@@ -15,6 +17,13 @@ use gateloop_transformer::train::{
 use std::fs;
 use std::path::Path;
 use tch::Device;
+
+fn small_run(overrides: &[&str]) -> Config {
+    // Tests run beside each other; threads that spin for work would only get in the others' way.
+    tch::set_num_threads(1);
+    let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+    Config::from_toml_str(small_run::CONFIG, "small run", &overrides).unwrap()
+}
 
 fn train(path: &Path, config: &Config) -> Result<Summary, TrainError> {
     Run::start(path, config, ExistingFolder::Keep)?.train(&mut Quiet, &Interrupt::default())

@@ -1,95 +1,10 @@
-//! What the tests of models and runs share.
+//! What all tests share.
 
-// Every test file uses its own part.
-#![allow(dead_code)]
-
-use gateloop_scan::Tolerance;
-use gateloop_transformer::config::{Config, ModelConfig};
-use gateloop_transformer::model::Model;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 pub(crate) type TestResult = Result<(), Box<dyn std::error::Error>>;
-
-/// A small model of every kind that the configuration can describe.
-pub(crate) fn small_models() -> Vec<ModelConfig> {
-    let base = ModelConfig { num_tokens: 256, dim: 16, depth: 2, ..ModelConfig::default() };
-    vec![
-        base.clone(),
-        ModelConfig { gate_loop_heads: Some(2), ..base.clone() },
-        ModelConfig { gate_loop_heads: Some(1), sub_ln: true, ..base.clone() },
-        ModelConfig { post_ln_norm: true, ..base.clone() },
-        ModelConfig { attn_add_swish_gating: false, ..base.clone() },
-        ModelConfig { dim_gate_looped_attn: Some(24), gate_loop_heads: Some(6), ..base.clone() },
-        ModelConfig { ablate_complex: true, ..base.clone() },
-        ModelConfig { ablate_state_transition: true, ff_mult: 2, ..base },
-    ]
-}
-
-/// A model in f64, where rounding is out of the way, whose weights depend on nothing but its shape.
-pub(crate) fn model_f64(config: &ModelConfig) -> Model {
-    let mut model = Model::new(config, Device::Cpu).unwrap();
-    model.set_kind(Kind::Double);
-    tch::no_grad(|| {
-        for (index, (_, parameter)) in model.parameters().into_iter().enumerate() {
-            let len = parameter.numel();
-            // Spread over the scale of the initial weights, without libtorch's global generator.
-            let values: Vec<f64> = (0..len)
-                .map(|i| ((i * 7919 + index * 104_729) % 2003) as f64 / 2003.0 - 0.5)
-                .collect();
-            let values = Tensor::from_slice(&values).view_as(&parameter);
-            let offset = if parameter.dim() == 1 { 1.0 } else { 0.0 };
-            parameter.shallow_clone().copy_(&(values * 0.5 + offset));
-        }
-    });
-    model
-}
-
-/// Token ids, Int64 [batch, len].
-pub(crate) fn ids(batch: i64, len: i64) -> Tensor {
-    let values: Vec<i64> = (0..batch * len).map(|i| (i * i * 31 + i * 17 + 5) % 256).collect();
-    Tensor::from_slice(&values).view([batch, len])
-}
 
 /// The elements of a real tensor in f64.
 pub(crate) fn values(tensor: &Tensor) -> Vec<f64> {
     Vec::try_from(tensor.to_kind(Kind::Double).flatten(0, -1)).unwrap()
-}
-
-/// Compares two f64 results of a model over `steps` tokens.
-///
-/// A token passes four sums of about a hundred terms in each of a few layers, and the norms between
-/// them divide by sums again: sixteen stages that round alike.
-pub(crate) fn assert_close(actual: &Tensor, expected: &Tensor, steps: i64) {
-    const STAGES: f64 = 16.0;
-    assert_eq!(actual.size(), expected.size());
-    let tolerance = Tolerance::of::<f64>(steps as usize * 128).times(STAGES);
-    tolerance.check_uniform(&values(actual), &values(expected)).unwrap();
-}
-
-/// A run of seconds on generated text.
-pub(crate) fn small_run(overrides: &[&str]) -> Config {
-    // Tests run beside each other; threads that spin for work would only get in the others' way.
-    tch::set_num_threads(1);
-    let text = r#"
-        [model]
-        dim = 16
-        depth = 2
-        [data]
-        source = "synthetic:text"
-        train_bytes = 20000
-        valid_bytes = 4000
-        [train]
-        steps = 6
-        batch_size = 2
-        seq_len = 32
-        grad_accum = 2
-        lr = 1e-3
-        log_every = 1
-        validate_every = 3
-        validate_windows = 4
-        checkpoint_every = 3
-        sample_every = 0
-    "#;
-    let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-    Config::from_toml_str(text, "small run", &overrides).unwrap()
 }

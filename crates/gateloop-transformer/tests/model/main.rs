@@ -3,12 +3,15 @@
 // A test ends by panicking.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod models;
 
-use common::{TestResult, assert_close, ids, model_f64, small_models, values};
+use common::{TestResult, values};
 use gateloop_transformer::config::ModelConfig;
 use gateloop_transformer::generate::{Generator, Sampler};
 use gateloop_transformer::model::{Model, ModelError};
+use models::{assert_close, ids, model_f64, small_models};
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
