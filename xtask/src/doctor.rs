@@ -7,7 +7,7 @@ use crate::compiler::Compiler;
 use crate::error::{Error, Result};
 use crate::gpu;
 use crate::python::Python;
-use crate::setup::{Build, libtorch};
+use crate::setup::{Build, Package, libtorch};
 use crate::table::{Row, Table, Verdict, size};
 use crate::workspace::{Workspace, cache_dir};
 

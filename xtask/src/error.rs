@@ -9,14 +9,15 @@ use crate::setup::libtorch::Damage;
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
-/// Every message fits one line, except that pip's own words may follow it.
+/// Every message fits one line, except that the words of pip or ptxas, or a list of files, may
+/// follow it.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub(crate) enum Error {
-    #[error("there is no ready-made libtorch for {os} on {arch}")]
+    #[error("there are no ready-made libraries for {os} on {arch}")]
     Platform { os: &'static str, arch: &'static str },
 
-    #[error("no folder to keep libtorch in: HOME is not set")]
+    #[error("no folder to keep downloads in: HOME is not set")]
     NoHome,
 
     #[error("no working Python 3 found (tried {tried})")]
@@ -52,7 +53,7 @@ pub(crate) enum Error {
     #[error("{} cannot be used: {damage}", path.display())]
     OwnLibtorch { path: PathBuf, damage: Damage },
 
-    #[error("the libtorch just installed in {} is not sound: {damage}", path.display())]
+    #[error("what was just installed in {} is not sound: {damage}", path.display())]
     Installed { path: PathBuf, damage: Damage },
 
     #[error("the cache folder {} cannot be used: {source}", path.display())]
@@ -75,6 +76,24 @@ pub(crate) enum Error {
 
     #[error("stopped by a signal during {what}")]
     Interrupted { what: String, code: u8 },
+
+    #[error("no CUDA sources (*.cu) in {}", path.display())]
+    NoKernels { path: PathBuf },
+
+    #[error("NVRTC in {} cannot be used: {reason}", path.display())]
+    Nvrtc { path: PathBuf, reason: String },
+
+    #[error("NVRTC refuses {files}; its words are above")]
+    Refused { files: String },
+
+    #[error("ptxas refuses {file} for {arch}; its words:\n{words}")]
+    Ptxas { file: String, arch: &'static str, words: String },
+
+    #[error("the generated PTX does not match its sources:\n{list}")]
+    StalePtx { list: String },
+
+    #[error("{count} of {total} compilations spill registers or use the stack; see the list above")]
+    Spills { count: usize, total: usize },
 
     #[error("something this project needs is missing; see the rows marked MISSING")]
     Doctor,
@@ -110,16 +129,15 @@ impl Error {
                                         `dnf install gcc-c++`), or set CXX to one"
                 .to_owned(),
             Self::Download { .. } => format!(
-                "check the network, HTTPS_PROXY and PIP_INDEX_URL, then run `cargo xtask setup` \
-                 again; without a network, {by_hand}"
+                "check the network, HTTPS_PROXY and PIP_INDEX_URL, then run this again; for \
+                 libtorch without a network, {by_hand}"
             ),
-            Self::Checksum { .. } => "run `cargo xtask setup` again; if it stays, a mirror or a \
-                                      proxy hands out another file: unset PIP_INDEX_URL and \
-                                      PIP_FIND_LINKS, or ask whoever runs it"
+            Self::Checksum { .. } => "run this again; if it stays, a mirror or a proxy hands out \
+                                      another file: unset PIP_INDEX_URL and PIP_FIND_LINKS, or \
+                                      ask whoever runs it"
                 .to_owned(),
-            Self::Unpack { .. } | Self::Installed { .. } => {
-                "run `cargo xtask setup --force`".to_owned()
-            }
+            // Nothing was put in place, so the next run begins anew.
+            Self::Unpack { .. } | Self::Installed { .. } => "run this again".to_owned(),
             Self::DiskFull { .. } | Self::TooLittleSpace { .. } => {
                 "free some space, or set GATELOOP_CACHE to a folder on a larger disk".to_owned()
             }
@@ -130,6 +148,21 @@ impl Error {
             Self::OwnLibtorch { path, .. } => {
                 format!("move {} away and run `cargo xtask setup`", path.display())
             }
+            Self::NoKernels { .. } => {
+                "run `cargo xtask kernels` in a complete checkout of the repository".to_owned()
+            }
+            Self::Nvrtc { path, .. } => {
+                let toolchain = path.parent().and_then(Path::parent).unwrap_or(path);
+                format!("remove {} and run this again", toolchain.display())
+            }
+            Self::Refused { .. } => "mend the lines named above".to_owned(),
+            Self::Ptxas { .. } => "use only what compute_80 has, also in inline PTX; NVRTC itself \
+                                   does not check that"
+                .to_owned(),
+            Self::StalePtx { .. } => "`cargo xtask kernels`".to_owned(),
+            Self::Spills { .. } => "give a thread fewer values to hold, allow it more registers \
+                                    in `__launch_bounds__`, or index its arrays by constants only"
+                .to_owned(),
             _ => return None,
         })
     }

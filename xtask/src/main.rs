@@ -1,10 +1,11 @@
-//! The project's chores: `cargo xtask setup | doctor | train | test`.
+//! The project's chores: `cargo xtask setup | doctor | train | kernels | test`.
 
 mod child;
 mod compiler;
 mod doctor;
 mod error;
 mod gpu;
+mod kernels;
 mod python;
 mod setup;
 mod table;
@@ -32,6 +33,8 @@ enum Task {
     Doctor,
     /// Set up, build, fetch the data, train, evaluate and print a sample
     Train(train::Options),
+    /// Compile the CUDA kernels to PTX and say what they take of a GPU; no GPU is needed
+    Kernels(kernels::Options),
     /// Run every check of the project, cheapest first
     Test(test::Options),
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Task::Setup(options) => setup::run(&workspace, options),
         Task::Doctor => doctor::run(&workspace),
         Task::Train(options) => train::run(&workspace, &options),
+        Task::Kernels(options) => kernels::run(&workspace, &options),
         Task::Test(options) => test::run(&workspace, &options),
     };
     match done {

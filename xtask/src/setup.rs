@@ -8,6 +8,7 @@ mod install;
 pub(crate) mod libtorch;
 mod link;
 mod manifest;
+mod package;
 mod pip;
 mod progress;
 mod unpack;
@@ -17,7 +18,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 pub(crate) use self::build::Build;
+pub(crate) use self::install::install;
 use self::link::Step;
+pub(crate) use self::package::{Package, Wheel};
 use crate::compiler::Compiler;
 use crate::error::{Error, Result};
 use crate::workspace::{Workspace, cache_dir};
@@ -66,7 +69,7 @@ pub(crate) fn ensure(workspace: &Workspace, options: Options) -> Result<Ready> {
             // A damaged CUDA build is mended as one, not turned into a CPU build in passing.
             let was_cuda = link::leads_to(&path, &cache.join(Build::Cuda.folder()));
             let build = if options.cuda || was_cuda { Build::Cuda } else { Build::Cpu };
-            let installed = install::install(&cache, build, options.force)?;
+            let installed = install(&cache, build, options.force)?;
             link::replace(&path, &installed)?;
             eprintln!("linked {} to {}", path.display(), installed.display());
         }

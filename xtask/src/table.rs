@@ -29,30 +29,35 @@ pub(crate) struct Table(pub(crate) Vec<Row>);
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = |cell: fn(&Row) -> &str, heading: &str| {
-            self.0.iter().map(|row| cell(row).chars().count()).fold(heading.len(), usize::max)
-        };
-        let name = width(|row| row.name, "");
-        let found = width(|row| &row.found, "found");
-        let expected = width(|row| &row.expected, "expected");
-        writeln!(f, "{:7}  {:name$}  {:found$}  {:expected$}  to do", "", "", "found", "expected")?;
-        for row in &self.0 {
+        // As wide as the longest verdict, also where none is missing.
+        let headings = ["       ", "", "found", "expected", "to do"];
+        let mut rows = vec![headings.map(str::to_owned)];
+        rows.extend(self.0.iter().map(|row| {
             let verdict = match row.verdict {
                 Verdict::Good => "ok",
                 Verdict::Optional => "-",
                 Verdict::Missing => "MISSING",
             };
-            let line = format!(
-                "{verdict:7}  {:name$}  {:found$}  {:expected$}  {}",
-                row.name,
-                row.found,
-                row.expected,
-                row.remedy.as_deref().unwrap_or("")
-            );
-            writeln!(f, "{}", line.trim_end())?;
-        }
-        Ok(())
+            let remedy = row.remedy.clone().unwrap_or_default();
+            let (found, expected) = (row.found.clone(), row.expected.clone());
+            [verdict.to_owned(), row.name.to_owned(), found, expected, remedy]
+        }));
+        f.write_str(&aligned(&rows))
     }
+}
+
+/// Rows of cells as text, every column as wide as its longest cell.
+pub(crate) fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; COLUMNS] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
 }
 
 /// A number of bytes for people: `530.6 MB`, `2.4 GB`.

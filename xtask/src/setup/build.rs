@@ -1,6 +1,11 @@
 //! The two builds of libtorch and the wheels they are taken from.
 
-use super::libtorch::VERSION;
+use std::path::Path;
+
+use super::libtorch::{self, Damage, VERSION};
+use super::manifest::Manifest;
+use super::package::{Package, Wheel};
+use crate::error::{Error, Result};
 
 /// Which libtorch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,20 +14,8 @@ pub(crate) enum Build {
     Cuda,
 }
 
-/// One wheel of the Python package index, pinned to a file.
-#[derive(Debug)]
-pub(crate) struct Wheel {
-    pub(crate) requirement: &'static str,
-    /// A tag the file carries. Exactly one is given to pip: old releases of pip take no more,
-    /// and one is enough to choose the same file on every machine.
-    pub(crate) platform: &'static str,
-    pub(crate) bytes: u64,
-    pub(crate) sha256: &'static str,
-}
-
-impl Build {
-    /// The name of its folder in the cache.
-    pub(crate) fn folder(self) -> String {
+impl Package for Build {
+    fn folder(self) -> String {
         let name = match self {
             Self::Cpu => "cpu",
             Self::Cuda => "cuda",
@@ -30,28 +23,24 @@ impl Build {
         format!("libtorch-{VERSION}-{name}")
     }
 
-    /// Largest first, so that the space needed for downloads is needed while the rest is small.
-    pub(crate) fn wheels(self) -> &'static [Wheel] {
+    fn wheels(self) -> &'static [Wheel] {
         match self {
             Self::Cpu => &WHEELS[..CPU_WHEELS],
             Self::Cuda => &WHEELS,
         }
     }
 
-    /// The most disk space an installation takes at any moment (measured: 1.06 and 3.82 GB), with
-    /// some air.
-    pub(crate) fn disk_space(self) -> u64 {
+    /// Measured: 1.06 and 3.82 GB.
+    fn disk_space(self) -> u64 {
         match self {
             Self::Cpu => 1_200_000_000,
             Self::Cuda => 4_300_000_000,
         }
     }
 
-    /// Where a file of a wheel goes, if it is wanted at all.
-    ///
     /// All libraries go into one folder: the libraries of every wheel look for each other beside
     /// themselves (`$ORIGIN`), and the other places they look in lie outside of our folder.
-    pub(crate) fn destination(self, entry: &str) -> Option<String> {
+    fn destination(self, entry: &str) -> Option<String> {
         if let Some(header) = entry.strip_prefix("torch/include/") {
             return Some(format!("include/{header}"));
         }
@@ -63,6 +52,28 @@ impl Build {
             Self::Cuda => name.contains(".so") && !PYTHON_LIBRARIES.contains(&name),
         };
         (libraries && wanted).then(|| format!("lib/{name}"))
+    }
+
+    fn complete(self, tree: &Path) -> Result<()> {
+        if self == Self::Cpu {
+            // torch-sys links with `-ltorch`. The wheel's own libtorch.so is an empty shell that
+            // would drag the CUDA libraries in.
+            let shell = tree.join("lib/libtorch.so");
+            std::os::unix::fs::symlink("libtorch_cpu.so", &shell)
+                .map_err(|e| Error::io("link", &shell, e))?;
+        }
+        // The very last file.
+        Manifest::of(tree)?.write(tree)
+    }
+
+    fn intact(self, dir: &Path) -> std::result::Result<(), Damage> {
+        if !dir.exists() {
+            return Err(Damage::Absent);
+        }
+        if !Manifest::exists(dir) {
+            return Err(Damage::NoManifest);
+        }
+        libtorch::check(dir, self == Self::Cuda)
     }
 }
 

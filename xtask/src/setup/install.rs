@@ -1,11 +1,9 @@
-//! Installing a libtorch into the cache so that it is there entirely or not at all.
+//! Installing a package into the cache so that it is there entirely or not at all.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use super::build::Build;
-use super::libtorch::{self, Damage};
-use super::manifest::Manifest;
+use super::package::Package;
 use super::{pip, unpack};
 use crate::error::{Error, Result};
 use crate::python::Python;
@@ -14,7 +12,7 @@ use crate::python::Python;
 const STAGING: &str = ".staging-";
 
 /// Installs unless an intact one is there already; returns its folder.
-pub(crate) fn install(cache: &Path, build: Build, force: bool) -> Result<PathBuf> {
+pub(crate) fn install(cache: &Path, package: impl Package, force: bool) -> Result<PathBuf> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")) {
         return Err(Error::Platform { os: std::env::consts::OS, arch: std::env::consts::ARCH });
     }
@@ -24,12 +22,12 @@ pub(crate) fn install(cache: &Path, build: Build, force: bool) -> Result<PathBuf
     let _lock = lock(cache)?;
     remove_leftovers(cache)?;
 
-    let target = cache.join(build.folder());
-    if !force && intact(&target, build).is_ok() {
+    let target = cache.join(package.folder());
+    if !force && package.intact(&target).is_ok() {
         return Ok(target);
     }
-    require_space(cache, build.disk_space())?;
-    match bring_in(cache, build, &target) {
+    require_space(cache, package.disk_space())?;
+    match bring_in(cache, package, &target) {
         // Named by the folder that stays: the one that was being filled is gone by now.
         Err(Error::DiskFull { .. }) => Err(Error::DiskFull { path: cache.to_path_buf() }),
         done => done.map(|()| target),
@@ -37,7 +35,7 @@ pub(crate) fn install(cache: &Path, build: Build, force: bool) -> Result<PathBuf
 }
 
 /// Downloads, checks and unpacks every wheel, then puts the whole in place.
-fn bring_in(cache: &Path, build: Build, target: &Path) -> Result<()> {
+fn bring_in(cache: &Path, package: impl Package, target: &Path) -> Result<()> {
     let python = Python::find()?;
     python.pip_version()?;
 
@@ -48,38 +46,20 @@ fn bring_in(cache: &Path, build: Build, target: &Path) -> Result<()> {
         .tempdir_in(cache)
         .map_err(|e| Error::io("create a folder in", cache, e))?;
     let tree = staging.path().join("tree");
-    for wheel in build.wheels() {
+    for wheel in package.wheels() {
         let file = pip::download(&python, wheel, staging.path())?;
         unpack::verify(&file, wheel)?;
-        unpack::unpack(&file, build, &tree)?;
+        unpack::unpack(&file, package, &tree)?;
         fs::remove_file(&file).map_err(|e| Error::io("remove", &file, e))?;
     }
-    complete(&tree, build)?;
+    complete(&tree, package)?;
     swap(&tree, target, &staging.path().join("replaced"))
 }
 
-/// Whether `dir` was installed by us and is still whole.
-pub(crate) fn intact(dir: &Path, build: Build) -> std::result::Result<(), Damage> {
-    if !dir.exists() {
-        return Err(Damage::Absent);
-    }
-    if !Manifest::exists(dir) {
-        return Err(Damage::NoManifest);
-    }
-    libtorch::check(dir, build == Build::Cuda)
-}
-
-/// Adds what the wheels lack, and the manifest as the very last file.
-fn complete(tree: &Path, build: Build) -> Result<()> {
-    if build == Build::Cpu {
-        // torch-sys links with `-ltorch`. The wheel's own libtorch.so is an empty shell that
-        // would drag the CUDA libraries in.
-        let shell = tree.join("lib/libtorch.so");
-        std::os::unix::fs::symlink("libtorch_cpu.so", &shell)
-            .map_err(|e| Error::io("link", &shell, e))?;
-    }
-    Manifest::of(tree)?.write(tree)?;
-    intact(tree, build).map_err(|damage| Error::Installed { path: tree.to_path_buf(), damage })
+/// Adds what the wheels lack and looks at the whole once more.
+fn complete(tree: &Path, package: impl Package) -> Result<()> {
+    package.complete(tree)?;
+    package.intact(tree).map_err(|damage| Error::Installed { path: tree.to_path_buf(), damage })
 }
 
 /// Puts `fresh` in the place of `target`; what was there goes to `old`.
@@ -125,21 +105,23 @@ fn require_space(cache: &Path, needed: u64) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::build::Build;
     use super::super::libtorch::tests::fake;
+    use super::super::libtorch::{self, Damage};
     use super::*;
 
     #[test]
     fn only_a_whole_tree_of_ours_is_intact() {
         let dir = tempfile::tempdir().unwrap();
         let tree = dir.path().join("tree");
-        assert_eq!(intact(&tree, Build::Cpu), Err(Damage::Absent));
+        assert_eq!(Build::Cpu.intact(&tree), Err(Damage::Absent));
         fake(&tree, 11);
         fs::remove_file(tree.join("lib/libtorch.so")).unwrap();
-        assert_eq!(intact(&tree, Build::Cpu), Err(Damage::NoManifest));
+        assert_eq!(Build::Cpu.intact(&tree), Err(Damage::NoManifest));
         complete(&tree, Build::Cpu).unwrap();
-        assert_eq!(intact(&tree, Build::Cpu), Ok(()));
+        assert_eq!(Build::Cpu.intact(&tree), Ok(()));
         fs::write(tree.join("lib/libc10.so"), "torn").unwrap();
-        assert!(matches!(intact(&tree, Build::Cpu), Err(Damage::Size { .. })));
+        assert!(matches!(Build::Cpu.intact(&tree), Err(Damage::Size { .. })));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::build::Wheel;
+use super::package::Wheel;
 use super::progress::Progress;
 use crate::error::{Error, Result};
 use crate::python::Python;
@@ -104,7 +104,7 @@ fn bytes_below(dir: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::setup::Build;
+    use crate::setup::{Build, Package};
 
     #[test]
     fn pips_last_words_are_repeated_and_a_full_disk_is_recognised() {

@@ -8,7 +8,7 @@ use std::path::{Component, Path};
 use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 
-use super::build::{Build, Wheel};
+use super::package::{Package, Wheel};
 use super::progress::Progress;
 use crate::error::{Error, Result};
 
@@ -42,8 +42,8 @@ fn sha256(path: &Path) -> Result<String> {
     Ok(hex)
 }
 
-/// Unpacks into `tree` what `build` wants of the wheel.
-pub(crate) fn unpack(path: &Path, build: Build, tree: &Path) -> Result<()> {
+/// Unpacks into `tree` what `package` wants of the wheel.
+pub(crate) fn unpack(path: &Path, package: impl Package, tree: &Path) -> Result<()> {
     let broken = |source| Error::Unpack { wheel: name(path), source };
     let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(broken)?;
@@ -53,7 +53,8 @@ pub(crate) fn unpack(path: &Path, build: Build, tree: &Path) -> Result<()> {
     for index in 0..archive.len() {
         let entry = archive.by_index(index).map_err(broken)?;
         let name = entry.name().map_err(broken)?.into_owned();
-        if let Some(to) = build.destination(&name).filter(|to| !entry.is_dir() && stays_inside(to))
+        if let Some(to) =
+            package.destination(&name).filter(|to| !entry.is_dir() && stays_inside(to))
         {
             total += entry.size();
             wanted.push((index, to));
@@ -108,6 +109,7 @@ mod tests {
     use zip::ZipWriter;
     use zip::write::SimpleFileOptions;
 
+    use super::super::build::Build;
     use super::*;
 
     #[test]

@@ -1,0 +1,70 @@
+// The affine maps of the warps of a block, and their composition.
+#pragma once
+#include "lookback.cuh"
+
+// The map of each warp's positions. Channel i of lane l is at `32 * i + l`, so that a warp's accesses
+// fall into different banks.
+template <class S, int WARPS, int N>
+struct Maps {
+  S a[WARPS][32 * N], x[WARPS][32 * N];
+  S before[32 * N]; // the state with which the tile begins
+  u32 cut[WARPS];
+};
+
+// A map under construction: h -> a h + x, the identity before the first `then`.
+template <class S, int N>
+struct Map {
+  S a[N], x[N];
+  bool cut;
+
+  DEVICE void reset() {
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+      a[i] = Constant<S>::one();
+      x[i] = Constant<S>::zero();
+    }
+    cut = false;
+  }
+  // Follows channel i of this map by h -> next_a h + next_x.
+  DEVICE void then(int i, S next_a, S next_x, bool next_cut) {
+    x[i] = apply(next_a, next_x, next_cut, x[i]);
+    a[i] = times(next_a, a[i]);
+  }
+};
+
+template <class S, int WARPS, int N>
+DEVICE void put(Maps<S, WARPS, N>& maps, int warp, int lane, const Map<S, N>& map) {
+#pragma unroll
+  for (int i = 0; i < N; i++) {
+    maps.a[warp][lane + 32 * i] = map.a[i];
+    maps.x[warp][lane + 32 * i] = map.x[i];
+  }
+  if (lane == 0) maps.cut[warp] = map.cut;
+}
+
+// The state with which a warp's positions begin.
+template <class S, int WARPS, int N>
+DEVICE void state_before(const Maps<S, WARPS, N>& maps, int warp, int lane, S (&h)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; i++) h[i] = maps.before[lane + 32 * i];
+#pragma unroll
+  for (int w = 0; w < WARPS - 1; w++) {
+    if (w < warp) {
+      const bool cut = maps.cut[w] != 0;
+#pragma unroll
+      for (int i = 0; i < N; i++) h[i] = apply(maps.a[w][lane + 32 * i], maps.x[w][lane + 32 * i], cut, h[i]);
+    }
+  }
+}
+
+// The map of all warps' positions, for one channel of the tile.
+template <class S, int WARPS, int N>
+DEVICE void compose(const Maps<S, WARPS, N>& maps, int channel, Map<S, 1>& tile) {
+  tile.reset();
+#pragma unroll
+  for (int w = 0; w < WARPS; w++) {
+    const bool cut = maps.cut[w] != 0;
+    tile.then(0, maps.a[w][channel], maps.x[w][channel], cut);
+    tile.cut = tile.cut || cut;
+  }
+}
