@@ -1,13 +1,20 @@
 // How a tile learns the state before it: decoupled look-back with a fixed order of operations.
 //
 // After Merrill and Garland, "Single-pass Parallel Prefix Scan with Decoupled Look-back" (2016). A tile
-// publishes its own affine map at once and the state behind it as soon as it has it. A later tile looks
-// for the nearest published state among the 32 tiles before it and applies the maps in between to it,
-// first to last. Theirs folds whatever it meets, so that rounding depends on timing; here every tile
-// computes the state behind tile j from the state behind j - 1 with the same operation, so that the
-// result is bit-equal whatever the schedule.
+// publishes its own affine map at once and looks back for what earlier tiles have published. Theirs
+// folds whatever it meets, so that rounding depends on timing. Here the tiles of a column fall into
+// groups of GROUP, and every sum has one order:
+//
+//   prefix[n] = map[n] o prefix[n-1]     within a group, the first of which has prefix = map
+//   state[i+1] = prefix[last of i] (state[i])      the state before group i + 1
+//   before[n] = prefix[n-1] (state[i])             the state before tile n of group i
+//
+// so that the result is bit-equal whatever the schedule. The maps of a group can be composed before
+// its state is known; only states wait for each other, and a search for them reaches 32 groups back.
 #pragma once
 #include "record.cuh"
+
+constexpr int GROUP = 16;
 
 // Zeroed once, when it is allocated; every launch leaves it ready for the next one of its stream.
 struct Control {
@@ -15,7 +22,7 @@ struct Control {
 };
 struct Workspace {
   Control* control;
-  Word* records; // [columns, chunks, words, channels of a tile]
+  Word* records; // tiles [columns, chunks, words, channels], then groups [columns, groups, words, channels]
   u64 capacity;  // words in `records`
 };
 
@@ -26,78 +33,184 @@ DEVICE S apply(S a, S x, bool cut, S h) {
   return cut ? x : through;
 }
 
-// The search for the state before a tile, by one warp for one of the LANE channels of every lane.
+template <class S>
+struct Affine {
+  S a, x;
+  bool cut;
+
+  DEVICE static Affine identity() { return {Constant<S>::one(), Constant<S>::zero(), false}; }
+  // Follows this map by `next`.
+  DEVICE void then(const Affine& next) {
+    x = apply(next.a, next.x, next.cut, x);
+    a = times(next.a, a);
+    cut = cut || next.cut;
+  }
+  DEVICE S operator()(S h) const { return apply(a, x, cut, h); }
+};
+
+// The search of one warp, a channel a lane.
 template <class S, int CHANNELS>
 struct LookBack {
-  using R = Record<S>;
-  static constexpr int TILE = R::WORDS * CHANNELS;
+  using Tile = Record<S, 2>;      // MAP: the tile's map; WHOLE: its prefix
+  using GroupMap = Record<S, 2>;  // MAP: prefix of the group's last tile
+  using GroupState = Record<S, 1>; // WHOLE: the state before the group
+  static constexpr int TILE = Tile::WORDS * CHANNELS;
+  static constexpr int STATE = GroupMap::WORDS * CHANNELS; // the state lies behind the map
+  static constexpr int GROUP_WORDS = STATE + GroupState::WORDS * CHANNELS;
   // Records fetched at once, so that their latencies overlap.
-  static constexpr int BATCH = 8 / R::WORDS < 1 ? 1 : 8 / R::WORDS;
+  static constexpr int BATCH = 6 / Tile::WORDS;
 
-  Word* own; // this lane's words of the tile's record
-  u32 epoch, chunk;
-  int lane;
+  Word *tile, *group; // this lane's words of the tile and of its group
+  S initial;          // the state before the first tile
+  u32 epoch;
+  int in_group, groups_before, lane;
 
-  DEVICE LookBack(Word* records, const Shape& shape, const Place& place, u32 epoch_, int channel, int lane_)
-      : own(records + (i64(place.column) * shape.chunks + place.chunk) * TILE + channel),
-        epoch(epoch_),
-        chunk(place.chunk),
-        lane(lane_) {}
+  DEVICE LookBack(Word* records, const Shape& shape, const Place& place, S initial_, u32 epoch_, int channel,
+                  int lane_)
+      : initial(initial_), epoch(epoch_), lane(lane_) {
+    const u32 groups = (shape.chunks + GROUP - 1) / GROUP;
+    const i64 tiles = i64(shape.columns) * shape.chunks;
+    in_group = place.chunk % GROUP;
+    groups_before = place.chunk / GROUP;
+    tile = records + (i64(place.column) * shape.chunks + place.chunk) * TILE + channel;
+    group = records + tiles * TILE + (i64(place.column) * groups + groups_before) * GROUP_WORDS + channel;
+  }
 
-  // One trip to the L2 cache: the tile before this one by this lane's channel (in the common case its
-  // state is there, for all lanes), and the l-th tile before this one by the first lane's channel.
-  // Returns how many tiles lie between this one and the nearest state, 0 with `h` if that is the tile
-  // before; or -1 if some map in between is not there yet, or no state within reach.
-  DEVICE int probe(S& h) const {
-    R before, watched;
-    before.load(own - TILE, CHANNELS, epoch);
-    watched.has_map = watched.has_state = false;
-    if (lane < int(chunk)) watched.load(own - lane - i64(lane + 1) * TILE, CHANNELS, epoch);
-    if (warp_vote(before.has_state) == 0xffffffffu) {
-      h = before.h;
-      return 0;
-    }
-    const u32 states = warp_vote(watched.has_state), maps = warp_vote(watched.has_map);
-    if (states <= 1) return -1;
-    const int between = __ffs(int(states & ~1u)) - 1;
+  DEVICE u32 tag(u32 kind, bool cut) const { return epoch * 8 + (cut ? CUT | kind : kind); }
+  DEVICE void publish_group(const Affine<S>& m) const { GroupMap::store(group, CHANNELS, {m.a, m.x}, tag(MAP, m.cut)); }
+  DEVICE void publish_next_state(S h) const { GroupState::store(group + GROUP_WORDS + STATE, CHANNELS, {h}, tag(WHOLE, false)); }
+
+  // How many of the `count` things before lie between here and the nearest that is whole, if all in
+  // between have their maps; or -1. Lane l looks at `whole`, the l-th back, and at `map`, its map.
+  DEVICE static int nearest(u32 whole, u32 maps) {
+    if (whole == 0) return -1;
+    const int between = __ffs(int(whole)) - 1;
     const u32 nearer = (1u << between) - 1;
     return (maps & nearer) == nearer ? between : -1;
   }
 
-  // The state before this tile, once `probe` has found one further back. The other lanes' words may still be on
-  // their way: each is waited for by its tag.
-  DEVICE S fetch(int between) const {
-#ifdef OBSERVE_DISTANCE
-    if (lane == 0) OBSERVE_DISTANCE(between);
-#endif
-    R state;
-    state.has_state = false;
-    S h = Constant<S>::zero();
+  // Publishes the tile's map, then finds the prefix of the tile before in the same group, if there is
+  // one, publishes the tile's own, and finds the state before the group, if it is not the first (not for
+  // the last tile of a group: `state_before` is for that). One trip to the L2 cache asks for all that may be there: in the common case
+  // the tile before is done, for all lanes, and so is the group before.
+  DEVICE void search(const Affine<S>& own, bool publishes, bool wants_state, Affine<S>& before, S& h) const {
+    bool has_prefix = in_group == 0, has_state = groups_before == 0 || !wants_state;
+    if (publishes) Tile::store(tile, CHANNELS, {own.a, own.x}, tag(has_prefix ? WHOLE : MAP, own.cut));
+    while (!has_prefix || !has_state) {
+      Tile nearby;
+      GroupState state;
+      u32 seen = 0;
+      nearby.tag = 0;
+      state.tag = 0;
+      if (!has_state) state.load(group + STATE, CHANNELS, epoch);
+      if (!has_prefix) {
+        nearby.load(tile - TILE, CHANNELS, epoch);
+        if (lane < in_group) seen = glance(tile - lane - i64(lane + 1) * TILE, epoch);
+      }
+      if (!has_state && warp_vote(state.tag != 0) == 0xffffffffu) {
+        h = state.number[0];
+        has_state = true;
+      }
+      if (has_prefix) continue;
+      if (warp_vote((nearby.tag & WHOLE) != 0) == 0xffffffffu) {
+        before = {nearby.number[0], nearby.number[1], (nearby.tag & CUT) != 0};
+      } else {
+        const int between = nearest(warp_vote((seen & WHOLE) != 0), warp_vote(seen != 0));
+        if (between <= 0) continue;
+        before = compose_from(between);
+      }
+      has_prefix = true;
+      if (publishes) {
+        Affine<S> prefix = before;
+        prefix.then(own);
+        Tile::store(tile, CHANNELS, {prefix.a, prefix.x}, tag(WHOLE, prefix.cut));
+      }
+    }
+  }
+
+  // The prefix of the tile `between + 1` back, followed by the maps of the tiles in between.
+  DEVICE Affine<S> compose_from(int between) const {
+    Affine<S> prefix = Affine<S>::identity();
 #pragma unroll 1
-    do {
-      R record[BATCH];
-      bool all, known = state.has_state;
-      do {
+    for (int back = between + 1; back > 0; back -= BATCH) {
+      Tile record[BATCH];
+      bool all;
+      do { // the other lanes' words may still be on their way
         all = true;
-        if (!known) {
-          state.load(own - i64(between + 1) * TILE, CHANNELS, epoch);
-          all = state.has_state;
-        }
 #pragma unroll
         for (int j = 0; j < BATCH; j++) {
-          if (j < between) {
-            record[j].load(own - i64(between - j) * TILE, CHANNELS, epoch);
-            all = all && record[j].has_map;
+          if (j < back) {
+            record[j].load(tile - i64(back - j) * TILE, CHANNELS, epoch);
+            all = all && record[j].tag != 0 && (j > 0 || back <= between || (record[j].tag & WHOLE));
           }
         }
       } while (warp_vote(all) != 0xffffffffu);
-      if (!known) h = state.h;
 #pragma unroll
       for (int j = 0; j < BATCH; j++) {
-        if (j < between) h = apply(record[j].a, record[j].x, record[j].cut, h);
+        if (j < back) {
+          const Affine<S> m = {record[j].number[0], record[j].number[1], (record[j].tag & CUT) != 0};
+          // A prefix that has come meanwhile equals what would be composed.
+          if (record[j].tag & WHOLE) prefix = m;
+          else prefix.then(m);
+        }
       }
-      between -= BATCH;
-    } while (between > 0);
+    }
+    return prefix;
+  }
+
+  // The state before the tile's group, which is not the first, from further back: for the last tile of
+  // a group, which the next group waits for.
+  DEVICE S state_before() const {
+    int between;
+    while (true) {
+      GroupState own;
+      own.load(group + STATE, CHANNELS, epoch);
+      // Lane l: the state before the l-th group back, and the map of the one after that.
+      u32 state = 0, map = 0;
+      if (lane < groups_before) {
+        const Word* at = group - lane - i64(lane + 1) * GROUP_WORDS;
+        state = glance(at + STATE, epoch);
+        map = glance(at, epoch);
+      }
+      if (warp_vote(own.tag != 0) == 0xffffffffu) return own.number[0];
+      // The state before the first group is known to all, but nobody publishes it.
+      const bool is_first = lane + 1 == groups_before;
+      const u32 states = warp_vote(state != 0 || is_first), maps = warp_vote(map != 0);
+      if (states == 0) continue;
+      between = __ffs(int(states));
+      const u32 needed = between == 32 ? 0xffffffffu : (1u << between) - 1;
+      if ((maps & needed) == needed) break;
+    }
+    S h = Constant<S>::zero();
+    const bool from_first = between == groups_before;
+    if (from_first) {
+      h = initial;
+    } else {
+      GroupState from;
+      do from.load(group - i64(between) * GROUP_WORDS + STATE, CHANNELS, epoch);
+      while (warp_vote(from.tag != 0) != 0xffffffffu);
+      h = from.number[0];
+    }
+#pragma unroll 1
+    for (int back = between; back > 0; back -= BATCH) {
+      GroupMap record[BATCH];
+      bool all;
+      do {
+        all = true;
+#pragma unroll
+        for (int j = 0; j < BATCH; j++) {
+          if (j < back) {
+            record[j].load(group - i64(back - j) * GROUP_WORDS, CHANNELS, epoch);
+            all = all && record[j].tag != 0;
+          }
+        }
+      } while (warp_vote(all) != 0xffffffffu);
+#pragma unroll
+      for (int j = 0; j < BATCH; j++) {
+        if (j < back) h = apply(record[j].number[0], record[j].number[1], (record[j].tag & CUT) != 0, h);
+      }
+    }
     return h;
   }
+
 };

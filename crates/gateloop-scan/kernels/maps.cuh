@@ -59,12 +59,9 @@ DEVICE void state_before(const Maps<S, WARPS, N>& maps, int warp, int lane, S (&
 
 // The map of all warps' positions, for one channel of the tile.
 template <class S, int WARPS, int N>
-DEVICE void compose(const Maps<S, WARPS, N>& maps, int channel, Map<S, 1>& tile) {
-  tile.reset();
+DEVICE Affine<S> compose(const Maps<S, WARPS, N>& maps, int channel) {
+  Affine<S> tile = Affine<S>::identity();
 #pragma unroll
-  for (int w = 0; w < WARPS; w++) {
-    const bool cut = maps.cut[w] != 0;
-    tile.then(0, maps.a[w][channel], maps.x[w][channel], cut);
-    tile.cut = tile.cut || cut;
-  }
+  for (int w = 0; w < WARPS; w++) tile.then({maps.a[w][channel], maps.x[w][channel], maps.cut[w] != 0});
+  return tile;
 }

@@ -54,20 +54,23 @@ DEVICE void leave(const Workspace& work, u32 epoch) {
 constexpr int STAGED = 1, MAPPED = 2, CARRIED = 4;
 
 template <class Op>
+DEVICE void request_tile(const typename Op::Params& params, const Shape& shape, unsigned char* memory,
+                         const Shared<Op>& shared, int entry, int slot) {
+  const u32 tile = shared.ring[entry];
+  if (tile != NO_TILE) {
+    Op::stage(params, shape, place_of<typename Op::Tile>(shape, tile), memory + slot * Op::STAGE_BYTES);
+  }
+  copy_async_commit();
+}
+
+template <class Op>
 DEVICE void data_warps(const typename Op::Params& params, const Shape& shape, unsigned char* memory,
                        Shared<Op>& shared) {
   using G = typename Op::Tile;
   constexpr int RING = Shared<Op>::RING;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const auto request = [&](int entry, int slot) {
-    const u32 tile = shared.ring[entry];
-    if (tile != NO_TILE) {
-      Op::stage(params, shape, place_of<G>(shape, tile), memory + slot * Op::STAGE_BYTES);
-    }
-    copy_async_commit();
-  };
 #pragma unroll 1
-  for (int slot = 0; slot < G::STAGES - 2; slot++) request(slot, slot);
+  for (int slot = 1; slot < G::STAGES - 2; slot++) request_tile<Op>(params, shape, memory, shared, slot, slot);
 
   u32 before = NO_TILE;
   int slot = 0, slot_before = 0, entry = 0, parity = 0;
@@ -78,7 +81,8 @@ DEVICE void data_warps(const typename Op::Params& params, const Shape& shape, un
     // From here on tile k is here for every thread, and nobody reads the slot of tile k - 2.
     barrier_wait<G::DATA_THREADS>(STAGED);
     if (tile != NO_TILE) {
-      request((entry + G::STAGES - 2) % RING, (slot + G::STAGES - 2) % G::STAGES);
+      request_tile<Op>(params, shape, memory, shared, (entry + G::STAGES - 2) % RING,
+                       (slot + G::STAGES - 2) % G::STAGES);
       Op::map(params, shape, place_of<G>(shape, tile), memory + slot * Op::STAGE_BYTES, shared.maps[parity], warp,
               lane);
       barrier_arrive<G::THREADS>(MAPPED + parity);
@@ -103,24 +107,23 @@ template <class Op>
 DEVICE void carry(const typename Op::Params& params, const Shape& shape, const Place& place, const Workspace& work,
                   u32 epoch, int part, int lane, typename Op::M& maps) {
   using S = typename Op::State;
-  using R = Record<S>;
   using G = typename Op::Tile;
   const int channel = 32 * part + lane;
-  const bool first = place.chunk == 0, last = place.chunk + 1 == shape.chunks;
-  S h = read_state(first ? Op::initial(params) : nullptr, shape, place, u32(lane * Op::N + part));
+  S h = read_state(Op::initial(params), shape, place, u32(lane * Op::N + part));
   if (shape.chunks > 1) {
-    const LookBack<S, G::CHANNELS> look(work.records, shape, place, epoch, channel, lane);
-    Map<S, 1> tile;
-    compose(maps, channel, tile);
-    const S a = tile.a[0], x = tile.x[0];
-    if (!first) {
-      if (!last) R::publish_map(look.own, G::CHANNELS, a, x, epoch, tile.cut);
-      int between;
-      do between = look.probe(h);
-      while (between < 0);
-      if (between > 0) h = look.fetch(between);
+    const LookBack<S, G::CHANNELS> look(work.records, shape, place, h, epoch, channel, lane);
+    const bool last = place.chunk + 1 == shape.chunks, ends_group = place.chunk % GROUP == GROUP - 1;
+    const Affine<S> own = compose(maps, channel);
+    Affine<S> before = Affine<S>::identity();
+    look.search(own, !last && !ends_group, !ends_group, before, h);
+    if (ends_group) {
+      Affine<S> prefix = before;
+      prefix.then(own);
+      if (!last) look.publish_group(prefix);
+      if (look.groups_before > 0) h = look.state_before();
+      if (!last) look.publish_next_state(prefix(h));
     }
-    if (!last) R::publish_state(look.own, G::CHANNELS, a, x, apply(a, x, tile.cut, h), epoch, tile.cut);
+    if (look.in_group > 0) h = before(h);
   }
   maps.before[channel] = h;
 }
@@ -150,6 +153,13 @@ DEVICE void look_back_warps(const typename Op::Params& params, const Shape& shap
   if (leader) leave(work, epoch);
 }
 
+// A block that took its first few tiles at once would hold neighbours, which then wait for each other
+// from block to block. So each takes its second when all have taken their first, and so on; but not
+// for long, since blocks may be yet to start that wait for this one to end.
+DEVICE void await_round(const Workspace& work, u32 taken) {
+  for (int polls = 0; polls < 20 && load_relaxed(&work.control->ticket) < taken; polls++) {}
+}
+
 // `Op::stage` asks for a tile's inputs, `Op::map` leaves each warp's map in `maps`, `Op::emit` goes
 // through the tile again from the state before it and writes the outputs.
 template <class Op>
@@ -165,14 +175,25 @@ DEVICE void run_pass(const typename Op::Params& params, const Shape& shape, cons
     // A workspace fresh from the allocator holds epoch 0, which is no tag.
     epoch = load_relaxed(&work.control->epoch);
     if (epoch == 0) epoch = 1;
-    if (threadIdx.x == G::DATA_THREADS) {
-      for (int entry = 0; entry < G::STAGES; entry++) {
-        u32 tile = NO_TILE;
-        if (entry == 0 || shape.prefetch > 1) tile = add_atomic(&work.control->ticket, 1);
-        shared.ring[entry] = tile < tiles ? tile : NO_TILE;
+  }
+  const bool leader = threadIdx.x == G::DATA_THREADS;
+  const auto take = [&](int entry) {
+    const u32 tile = add_atomic(&work.control->ticket, 1);
+    shared.ring[entry] = tile < tiles ? tile : NO_TILE;
+  };
+  if (leader) take(0);
+  block_barrier();
+  if (leader) {
+    for (int entry = 1; entry < G::STAGES; entry++) {
+      if (shape.prefetch > 1) {
+        await_round(work, u32(entry) * gridDim.x);
+        take(entry);
+      } else {
+        shared.ring[entry] = NO_TILE;
       }
     }
   }
+  if (!looks_back) request_tile<Op>(params, shape, memory, shared, 0, 0);
   block_barrier();
   if (looks_back) {
     look_back_warps<Op>(params, shape, work, shared, tiles, epoch);
