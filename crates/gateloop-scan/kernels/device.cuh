@@ -65,11 +65,12 @@ DEVICE void store_streaming(ulonglong2* p, ulonglong2 v) {
 
 // Barriers of whole warps, which may stand in different places of the program.
 DEVICE void block_barrier() { asm volatile("bar.sync 0;" ::: "memory"); }
-// Named barriers (1 to 15): who arrives goes on at once, who waits goes on when all `THREADS` have come.
-template <int THREADS>
-DEVICE void barrier_arrive(int id) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "n"(THREADS) : "memory"); }
-template <int THREADS>
-DEVICE void barrier_wait(int id) { asm volatile("bar.sync %0, %1;" ::"r"(id), "n"(THREADS) : "memory"); }
+// Named barriers (1 to 15): who arrives goes on at once, who waits goes on when all `THREADS` have come;
+// what those that arrived wrote to shared memory before is seen by those that waited.
+template <int ID, int THREADS>
+DEVICE void barrier_arrive() { asm volatile("bar.arrive %0, %1;" ::"n"(ID), "n"(THREADS) : "memory"); }
+template <int ID, int THREADS>
+DEVICE void barrier_wait() { asm volatile("bar.sync %0, %1;" ::"n"(ID), "n"(THREADS) : "memory"); }
 DEVICE u32 warp_vote(bool predicate) { return __ballot_sync(0xffffffffu, predicate); }
 
 DEVICE u32 bits_of(float v) { return __float_as_uint(v); }

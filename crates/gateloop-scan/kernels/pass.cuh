@@ -53,6 +53,19 @@ DEVICE void leave(const Workspace& work, u32 epoch) {
 // side may be a tile ahead of the other.
 constexpr int STAGED = 1, MAPPED = 2, CARRIED = 4;
 
+// The identifiers are constants of the code: a barrier whose number is known at run time only takes
+// all sixteen of the hardware's.
+template <int PAIR, int THREADS>
+DEVICE void arrive(int parity) {
+  if (parity) barrier_arrive<PAIR + 1, THREADS>();
+  else barrier_arrive<PAIR, THREADS>();
+}
+template <int PAIR, int THREADS>
+DEVICE void wait(int parity) {
+  if (parity) barrier_wait<PAIR + 1, THREADS>();
+  else barrier_wait<PAIR, THREADS>();
+}
+
 template <class Op>
 DEVICE void request_tile(const typename Op::Params& params, const Shape& shape, unsigned char* memory,
                          const Shared<Op>& shared, int entry, int slot) {
@@ -79,16 +92,16 @@ DEVICE void data_warps(const typename Op::Params& params, const Shape& shape, un
     const u32 tile = shared.ring[entry];
     copy_async_wait<G::STAGES - 3>();
     // From here on tile k is here for every thread, and nobody reads the slot of tile k - 2.
-    barrier_wait<G::DATA_THREADS>(STAGED);
+    barrier_wait<STAGED, G::DATA_THREADS>();
     if (tile != NO_TILE) {
       request_tile<Op>(params, shape, memory, shared, (entry + G::STAGES - 2) % RING,
                        (slot + G::STAGES - 2) % G::STAGES);
       Op::map(params, shape, place_of<G>(shape, tile), memory + slot * Op::STAGE_BYTES, shared.maps[parity], warp,
               lane);
-      barrier_arrive<G::THREADS>(MAPPED + parity);
+      arrive<MAPPED, G::THREADS>(parity);
     }
     if (before != NO_TILE) {
-      barrier_wait<G::THREADS>(CARRIED + (parity ^ 1));
+      wait<CARRIED, G::THREADS>(parity ^ 1);
       Op::emit(params, shape, place_of<G>(shape, before), memory + slot_before * Op::STAGE_BYTES,
                shared.maps[parity ^ 1], warp, lane);
     }
@@ -142,11 +155,11 @@ DEVICE void look_back_warps(const typename Op::Params& params, const Shape& shap
     if (tile == NO_TILE) break;
     u32 next = NO_TILE;
     if (leader && shape.prefetch > 1) next = add_atomic(&work.control->ticket, 1);
-    barrier_wait<G::THREADS>(MAPPED + parity);
+    wait<MAPPED, G::THREADS>(parity);
     carry<Op>(params, shape, place_of<G>(shape, tile), work, epoch, part, lane, shared.maps[parity]);
     // Tile k + STAGES takes the entry of tile k - 1; the data warps ask for it in the turn after next.
     if (leader) shared.ring[entry == 0 ? RING - 1 : entry - 1] = next < tiles ? next : NO_TILE;
-    barrier_arrive<G::THREADS>(CARRIED + parity);
+    arrive<CARRIED, G::THREADS>(parity);
     entry = entry + 1 == RING ? 0 : entry + 1;
     parity ^= 1;
   }

@@ -45,11 +45,14 @@
 //! - [`step()`]: one token at a time, for decoding.
 //! - [`Affine`]: the monoid behind the parallel algorithms.
 //! - [`Tolerance`], [`Scan::magnitude`]: how far results may be from exact ones, and why.
+//! - `cuda` (with the feature of that name): the scan and the fused operators on NVIDIA GPUs.
 
 mod adjoint;
 mod affine;
 mod algorithm;
 mod chunked;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod element;
 mod error;
 mod heinsen;

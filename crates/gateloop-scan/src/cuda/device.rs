@@ -1,0 +1,257 @@
+//! A device: its context, its kernels, its workspaces.
+
+use super::args::{RawWorkspace, Stream};
+use super::error::{Context, CudaError};
+use super::memory::Buffer;
+use super::params::WorkspaceParams;
+use super::plan::{DeviceLimits, Plan};
+use super::{Dtype, Operation};
+use crate::ScanShape;
+use cudarc::driver::sys::{CUdevice_attribute_enum as Attribute, CUfunction, CUfunction_attribute};
+use cudarc::driver::{CudaContext, result, sys};
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+/// The first bytes of a workspace: tickets and epoch.
+pub(super) const CONTROL_BYTES: usize = 256;
+
+/// The newest CUDA that the PTX asks of a driver.
+const NEEDED: (i32, i32) = (12, 4);
+
+/// A CUDA device with its kernels, loaded when first used.
+#[derive(Debug)]
+pub struct Cuda {
+    context: Arc<CudaContext>,
+    name: String,
+    limits: DeviceLimits,
+    functions: Mutex<HashMap<String, Function>>,
+    modules: Mutex<HashMap<Operation, Module>>,
+    workspaces: Mutex<HashMap<Stream, Buffer>>,
+}
+
+/// A driver's handle; kernels stay loaded as long as the program runs.
+#[derive(Debug, Clone, Copy)]
+struct Function(CUfunction);
+#[derive(Debug, Clone, Copy)]
+struct Module(sys::CUmodule);
+// SAFETY: handles of the driver may be used from every thread that has the context current.
+unsafe impl Send for Function {}
+// SAFETY: as above.
+unsafe impl Send for Module {}
+
+static DEVICES: LazyLock<Mutex<HashMap<usize, Arc<Cuda>>>> = LazyLock::new(Mutex::default);
+
+/// A lock that a panic elsewhere has not made useless: every critical section here leaves its map whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cuda {
+    /// Whether this machine has a driver and a device.
+    pub fn is_available() -> bool {
+        Self::count().is_ok_and(|count| count > 0)
+    }
+
+    /// How many devices there are.
+    ///
+    /// # Errors
+    /// [`CudaError::NoDriver`] on a machine without one.
+    pub fn count() -> Result<usize, CudaError> {
+        // SAFETY: opens libcuda and closes it again. Asked first, since every other call of cudarc
+        // panics when the library is absent.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(CudaError::NoDriver);
+        }
+        match result::init() {
+            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_DEVICE => return Ok(0),
+            other => other.to("start")?,
+        }
+        Ok(result::device::get_count().to("count its devices")? as usize)
+    }
+
+    /// The device with this number, in its primary context; the same object for every caller.
+    ///
+    /// # Errors
+    /// [`CudaError::NoDriver`], [`CudaError::NoDevice`], [`CudaError::DriverTooOld`].
+    pub fn device(ordinal: usize) -> Result<Arc<Self>, CudaError> {
+        if let Some(known) = lock(&DEVICES).get(&ordinal) {
+            return Ok(Arc::clone(known));
+        }
+        let count = Self::count()?;
+        if ordinal >= count {
+            return Err(CudaError::NoDevice { ordinal, count });
+        }
+        let mut version = 0;
+        // SAFETY: the driver writes one integer through a pointer to one.
+        unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().to("tell its version")?;
+        let found = (version / 1000, version % 1000 / 10);
+        if found < NEEDED {
+            return Err(CudaError::DriverTooOld { found });
+        }
+        let context = CudaContext::new(ordinal).to("open the device")?;
+        let attribute = |attribute| -> Result<usize, CudaError> {
+            Ok(context.attribute(attribute).to("describe the device")? as usize)
+        };
+        let limits = DeviceLimits {
+            multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            shared_per_block: attribute(
+                Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+            )?,
+            shared_per_multiprocessor: attribute(
+                Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR,
+            )?,
+            threads_per_multiprocessor: attribute(
+                Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR,
+            )?,
+        };
+        let name = context.name().to("name the device")?;
+        let device = Arc::new(Self {
+            context,
+            name,
+            limits,
+            functions: Mutex::default(),
+            modules: Mutex::default(),
+            workspaces: Mutex::default(),
+        });
+        // Another thread may have been faster; its device is the one that everybody gets.
+        Ok(Arc::clone(lock(&DEVICES).entry(ordinal).or_insert(device)))
+    }
+
+    /// The device's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The device's limits.
+    pub const fn limits(&self) -> DeviceLimits {
+        self.limits
+    }
+
+    /// The device's primary context.
+    pub const fn context(&self) -> &Arc<CudaContext> {
+        &self.context
+    }
+
+    /// Bytes of workspace that a launch needs.
+    ///
+    /// # Errors
+    /// As the launch itself.
+    pub fn workspace_bytes(
+        &self,
+        operation: Operation,
+        dtype: Dtype,
+        shape: ScanShape,
+    ) -> Result<usize, CudaError> {
+        let plan = Plan::new(operation, dtype, shape, false, &self.limits)?;
+        Ok(CONTROL_BYTES + 16 * plan.words as usize)
+    }
+
+    /// Waits until everything in a stream is done.
+    ///
+    /// # Errors
+    /// [`CudaError::Driver`] if a kernel before failed.
+    pub fn synchronize(&self, stream: Stream) -> Result<(), CudaError> {
+        self.bind()?;
+        // SAFETY: the caller's stream belongs to this device's context.
+        unsafe { result::stream::synchronize(stream.raw()) }.to("finish the stream's work")
+    }
+
+    pub(super) fn bind(&self) -> Result<(), CudaError> {
+        self.context.bind_to_thread().to("use the device in this thread")
+    }
+
+    /// The cached workspace of a stream, at least this large.
+    pub(super) fn workspace(
+        &self,
+        stream: Stream,
+        bytes: usize,
+    ) -> Result<RawWorkspace, CudaError> {
+        let mut workspaces = lock(&self.workspaces);
+        let known = workspaces.get(&stream).filter(|known| known.bytes() >= bytes);
+        if let Some(known) = known {
+            return Ok(RawWorkspace { ptr: known.ptr(), bytes: known.bytes() });
+        }
+        // Grown in stream order: launches before may still work with the old one.
+        let fresh = Buffer::zeroed(&self.context, stream, bytes.next_power_of_two())?;
+        let raw = RawWorkspace { ptr: fresh.ptr(), bytes: fresh.bytes() };
+        workspaces.insert(stream, fresh);
+        Ok(raw)
+    }
+
+    /// Launches a kernel with its parameters.
+    ///
+    /// # Safety
+    /// `P` is the kernel's parameter structure; its addresses are valid for what the kernel does, and
+    /// the workspace is as [`RawWorkspace`] demands.
+    pub(super) unsafe fn launch<P>(
+        &self,
+        operation: Operation,
+        plan: &Plan,
+        stream: Stream,
+        workspace: &RawWorkspace,
+        mut params: P,
+    ) -> Result<(), CudaError> {
+        let needed = CONTROL_BYTES + 16 * plan.words as usize;
+        if workspace.ptr == 0 || !workspace.ptr.is_multiple_of(16) || workspace.bytes < needed {
+            let problem = format!(
+                "{} bytes at {:#x}, but {needed} zeroed bytes, aligned to 16, are needed",
+                workspace.bytes, workspace.ptr
+            );
+            return Err(CudaError::Operand { operand: "workspace", problem });
+        }
+        self.bind()?;
+        let function = self.function(operation, plan)?;
+        let mut work = WorkspaceParams {
+            control: workspace.ptr,
+            records: workspace.ptr + CONTROL_BYTES as u64,
+            capacity: ((workspace.bytes - CONTROL_BYTES) / 16) as u64,
+        };
+        let mut arguments: [*mut c_void; 2] = [(&raw mut params).cast(), (&raw mut work).cast()];
+        // SAFETY: the kernel takes these two structures by value; the rest is the caller's word.
+        unsafe {
+            result::launch_kernel(
+                function,
+                (plan.grid, 1, 1),
+                (plan.threads, 1, 1),
+                plan.shared_bytes as u32,
+                stream.raw(),
+                &mut arguments,
+            )
+        }
+        .to("launch the kernel")
+    }
+
+    fn function(&self, operation: Operation, plan: &Plan) -> Result<CUfunction, CudaError> {
+        let mut functions = lock(&self.functions);
+        if let Some(known) = functions.get(&plan.kernel) {
+            return Ok(known.0);
+        }
+        let module = self.module(operation)?;
+        let name = CString::new(plan.kernel.as_str()).unwrap_or_default();
+        // SAFETY: the module is loaded and stays so.
+        let function =
+            unsafe { result::module::get_function(module, name) }.to("find the kernel")?;
+        let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the function is valid; the size is within the device's limit, by the plan.
+        unsafe {
+            result::function::set_function_attribute(function, attribute, plan.shared_bytes as i32)
+        }
+        .to("give the kernel its shared memory")?;
+        functions.insert(plan.kernel.clone(), Function(function));
+        Ok(function)
+    }
+
+    fn module(&self, operation: Operation) -> Result<sys::CUmodule, CudaError> {
+        let mut modules = lock(&self.modules);
+        if let Some(known) = modules.get(&operation) {
+            return Ok(known.0);
+        }
+        let ptx = CString::new(operation.ptx()).unwrap_or_default();
+        // SAFETY: the image is a string that ends with a zero byte; the driver copies what it needs.
+        let module = unsafe { result::module::load_data(ptx.as_ptr().cast()) }
+            .to("load the kernels (a driver older than 550 cannot)")?;
+        modules.insert(operation, Module(module));
+        Ok(module)
+    }
+}

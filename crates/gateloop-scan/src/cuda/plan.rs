@@ -1,0 +1,184 @@
+//! How a problem is cut into tiles and how many blocks run: a pure function of its shape and the
+//! device's limits.
+
+use super::error::CudaError;
+use super::geometry::{GROUP, geometry};
+use super::params::Shape;
+use super::{Dtype, Operation};
+use crate::ScanShape;
+
+/// What a device offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceLimits {
+    /// Streaming multiprocessors.
+    pub multiprocessors: usize,
+    /// Shared memory that a block may ask for, in bytes.
+    pub shared_per_block: usize,
+    /// Shared memory of a multiprocessor, in bytes.
+    pub shared_per_multiprocessor: usize,
+    /// Threads of a multiprocessor.
+    pub threads_per_multiprocessor: usize,
+}
+
+/// A launch, decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) kernel: String,
+    pub(crate) grid: u32,
+    pub(crate) threads: u32,
+    pub(crate) shared_bytes: usize,
+    pub(crate) shape: Shape,
+    /// 16-byte words of the workspace's records.
+    pub(crate) words: u64,
+}
+
+/// Bytes that the driver keeps of a multiprocessor's shared memory for each block.
+const RESERVED: usize = 1024;
+
+impl Plan {
+    pub(crate) fn new(
+        operation: Operation,
+        dtype: Dtype,
+        shape: ScanShape,
+        aligned: bool,
+        limits: &DeviceLimits,
+    ) -> Result<Self, CudaError> {
+        let kernel = operation.kernel(dtype);
+        let unknown = CudaError::Dtype { operation: operation.name(), dtype: dtype.name() };
+        let tile = geometry(&kernel).ok_or(unknown)?;
+        let shared_bytes = tile.shared_bytes(operation, dtype);
+        if shared_bytes > limits.shared_per_block {
+            let given = limits.shared_per_block;
+            return Err(CudaError::SharedMemory { kernel, needed: shared_bytes, given });
+        }
+        let columns_per_row = shape.channels.div_ceil(tile.channels());
+        let columns = shape.batch as u128 * columns_per_row as u128;
+        let chunks = shape.seqlen.div_ceil(tile.positions());
+        let tiles = columns * chunks as u128;
+        if tiles >= u128::from(u32::MAX) {
+            return Err(CudaError::TooLarge { tiles });
+        }
+        let resident = (limits.shared_per_multiprocessor / (shared_bytes + RESERVED))
+            .min(limits.threads_per_multiprocessor / tile.threads())
+            .clamp(1, tile.blocks);
+        let grid = tiles.min((limits.multiprocessors * resident) as u128) as u32;
+        let state = operation.state(dtype);
+        let (pair, one) = (state.record_words(2), state.record_words(1));
+        let groups = chunks.div_ceil(GROUP);
+        let words = if chunks == 1 { 0 } else { chunks * pair + groups * (pair + one) };
+        let prefetch = if tiles <= u128::from(grid) { 1 } else { tile.stages as u32 };
+        Ok(Self {
+            kernel,
+            grid,
+            threads: tile.threads() as u32,
+            shared_bytes,
+            shape: Shape {
+                seqlen: shape.seqlen as i64,
+                channels: shape.channels as u32,
+                columns: columns as u32,
+                columns_per_row: columns_per_row as u32,
+                chunks: chunks as u32,
+                aligned: u32::from(aligned),
+                prefetch,
+            },
+            words: columns as u64 * tile.channels() as u64 * words as u64,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // A test ends by panicking.
+    use super::*;
+
+    const KIB: usize = 1024;
+    const H100: DeviceLimits = DeviceLimits {
+        multiprocessors: 132,
+        shared_per_block: 227 * KIB,
+        shared_per_multiprocessor: 228 * KIB,
+        threads_per_multiprocessor: 2048,
+    };
+    const A100: DeviceLimits = DeviceLimits {
+        multiprocessors: 108,
+        shared_per_block: 163 * KIB,
+        shared_per_multiprocessor: 164 * KIB,
+        threads_per_multiprocessor: 2048,
+    };
+    const DESKTOP: DeviceLimits = DeviceLimits {
+        multiprocessors: 82,
+        shared_per_block: 99 * KIB,
+        shared_per_multiprocessor: 100 * KIB,
+        threads_per_multiprocessor: 1536,
+    };
+
+    fn plan(operation: Operation, dtype: Dtype, dims: [usize; 3], limits: &DeviceLimits) -> Plan {
+        let shape = ScanShape::new(dims[0], dims[1], dims[2]).unwrap();
+        Plan::new(operation, dtype, shape, true, limits).unwrap()
+    }
+
+    #[test]
+    fn tiles_cover_the_problem() {
+        for dims in [[1, 1, 1], [3, 1000, 33], [2, 69, 64], [2, 71, 65], [1, 65_536, 512]] {
+            for dtype in Dtype::ALL {
+                let plan = plan(Operation::Scan, dtype, dims, &H100);
+                let tile = geometry(&plan.kernel).unwrap();
+                let shape = plan.shape;
+                assert!(shape.chunks as usize * tile.positions() >= dims[1]);
+                assert!((shape.chunks as usize - 1) * tile.positions() < dims[1]);
+                assert!(shape.columns_per_row as usize * tile.channels() >= dims[2]);
+                assert_eq!(shape.columns, shape.columns_per_row * dims[0] as u32);
+                assert!(plan.grid >= 1 && plan.grid <= shape.columns * shape.chunks);
+                assert_eq!(plan.words == 0, shape.chunks == 1);
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_beyond_31_bits_are_counted_in_64() {
+        let plan = plan(Operation::Scan, Dtype::F32, [64, 1 << 20, 4096], &H100);
+        assert_eq!(plan.shape.columns, 64 * 64);
+        let tiles = u64::from(plan.shape.columns) * u64::from(plan.shape.chunks);
+        assert!(tiles > 1 << 25 && plan.words > 1 << 31);
+    }
+
+    #[test]
+    fn too_many_tiles_are_refused() {
+        let shape = ScanShape::new(1 << 20, 1 << 30, 64).unwrap();
+        let refused = Plan::new(Operation::Scan, Dtype::F32, shape, true, &H100);
+        assert!(matches!(refused, Err(CudaError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn complex_operators_have_no_complex_operands() {
+        let shape = ScanShape::new(1, 8, 8).unwrap();
+        let refused = Plan::new(Operation::GateLoop, Dtype::C64, shape, true, &H100);
+        assert!(matches!(refused, Err(CudaError::Dtype { .. })));
+    }
+
+    #[test]
+    fn a_small_problem_takes_one_tile_a_block() {
+        assert_eq!(plan(Operation::Scan, Dtype::F32, [1, 1, 512], &H100).shape.prefetch, 1);
+        assert!(plan(Operation::Scan, Dtype::F32, [8, 2048, 1024], &H100).shape.prefetch > 1);
+    }
+
+    #[test]
+    fn every_kernel_fits_a_data_center_gpu() {
+        for operation in Operation::ALL {
+            for dtype in Dtype::ALL.into_iter().filter(|&dtype| operation.takes(dtype)) {
+                for limits in [&H100, &A100] {
+                    plan(operation, dtype, [8, 2048, 1024], limits);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_fit_says_so() {
+        let shape = ScanShape::new(1, 4096, 512).unwrap();
+        match Plan::new(Operation::Scan, Dtype::F32, shape, true, &DESKTOP) {
+            Ok(plan) => assert!(plan.shared_bytes <= DESKTOP.shared_per_block),
+            Err(CudaError::SharedMemory { needed, given, .. }) => assert!(needed > given),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
