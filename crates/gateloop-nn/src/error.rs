@@ -1,6 +1,7 @@
 //! What can go wrong in this crate.
 
 use gateloop_scan::ScanError;
+use gateloop_scan::cuda::CudaError;
 use tch::{Device, Kind, TchError};
 
 /// Every failure of an operator or a layer.
@@ -30,9 +31,10 @@ pub enum NnError {
         /// The kind that was given.
         actual: Kind,
     },
-    /// An operand lies on a device for which the operation has no implementation.
+    /// An operand lies on a device for which the operation has no implementation, or apart from others.
     #[error(
-        "`{operand}` is on {actual:?}, but this operation runs on the CPU: move it with `to_device`"
+        "`{operand}` is on {actual:?}, where this operation is not to be had or the other operands are \
+         not: move it with `to_device`"
     )]
     Device {
         /// The operand's name.
@@ -65,6 +67,9 @@ pub enum NnError {
     /// The scan refused its operands.
     #[error("scan: {0}")]
     Scan(#[from] ScanError),
+    /// A kernel could not be launched.
+    #[error("CUDA: {0}")]
+    Cuda(#[from] CudaError),
     /// libtorch reported a failure.
     #[error("libtorch: {0}")]
     Torch(#[from] TchError),

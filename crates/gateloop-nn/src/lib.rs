@@ -7,6 +7,7 @@
 //! | the GateLoop operator, any number of heads | [`gate_loop::gate_loop`] |
 //! | layers, each with `forward`, `prefill` and `step` | [`GateLoop`], [`SimpleGateLoop`], [`FeedForward`], [`Residual`] |
 //! | operations on lists of tensors | [`foreach`] |
+//! | CUDA at run time, autocast | [`cuda`] |
 //! | norms, affine map | [`RmsNorm`], [`LayerNorm`], [`Linear`] |
 //!
 //! Tensors are [B, T, ..]: batch, time, features. Layers read and write [`tch::nn::VarStore`]s under
@@ -31,6 +32,7 @@
 //! ```
 
 pub mod autograd;
+pub mod cuda;
 mod elements;
 mod error;
 mod feed_forward;

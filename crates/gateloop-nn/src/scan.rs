@@ -1,10 +1,11 @@
 //! The differentiable scan: gateloop-scan with libtorch's gradients.
 
 use crate::autograd::{self, Function, Saved};
+use crate::cuda;
 use crate::elements::{Elements, Output, TensorElement, dispatch_kind};
 use crate::error::{NnError, Result};
 use gateloop_scan::{Algorithm, Scan, ScanGrads, ScanShape};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// How a [`scan_with`] is to be done; the default is a forward scan by the fastest algorithm over
 /// sequences without inner boundaries.
@@ -25,6 +26,8 @@ pub struct ScanOptions {
 /// - `a`, `b`: [B, T, C], of one kind: Float, Double, ComplexFloat or ComplexDouble
 /// - `h0`: [B, C], the state before the first token; zeros if `None`
 /// - returns `h` [B, T, C] and `h_last` [B, C]
+///
+/// CUDA tensors may also be `BFloat16` or `Half`: the state is then Float, and so are `h0` and `h_last`.
 ///
 /// Gradients of complex operands follow libtorch's convention (the conjugate Wirtinger derivative).
 pub fn scan(a: &Tensor, b: &Tensor, h0: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
@@ -154,7 +157,10 @@ impl Function for ScanFunction {
     const OUTPUTS: usize = 2;
 
     fn forward(&self, inputs: &[Tensor], saved: &mut Saved) -> Result<Vec<Tensor>> {
-        let outputs = dispatch_kind!(inputs[0].kind(), "a", run_as(self, inputs))?;
+        let outputs = match inputs[0].device() {
+            Device::Cuda(_) => cuda::run(self.shape, &self.options, inputs)?,
+            _ => dispatch_kind!(inputs[0].kind(), "a", run_as(self, inputs))?,
+        };
         saved.push(&inputs[0]);
         saved.push(&outputs[0]);
         if let Some(h0) = inputs.get(2) {
@@ -170,7 +176,10 @@ impl Function for ScanFunction {
         _needs_grad: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let (dh, dh_last) = (grad_outputs[0].as_ref(), grad_outputs[1].as_ref());
-        dispatch_kind!(saved[0].kind(), "a", adjoint_as(self, saved, dh, dh_last))
+        match saved[0].device() {
+            Device::Cuda(_) => cuda::adjoint(self.shape, &self.options, saved, dh, dh_last),
+            _ => dispatch_kind!(saved[0].kind(), "a", adjoint_as(self, saved, dh, dh_last)),
+        }
     }
 }
 

@@ -1,13 +1,15 @@
 //! The simplified layer: a real gate for every feature and no heads.
 
+use crate::cuda::{Fused, fused};
 use crate::error::{NnError, Result};
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
 use crate::linear::{Bias, Linear};
 use crate::norm::{LayerNorm, RmsNorm};
 use crate::scan::{ScanOptions, scan_with};
 use gateloop_scan::Algorithm;
-use tch::Tensor;
+use gateloop_scan::cuda::{GateMode, Operation};
 use tch::nn::Path;
+use tch::{Device, Tensor};
 
 /// A [`SimpleGateLoop`] to be built; the defaults are the reference's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +22,7 @@ pub struct SimpleGateLoopConfig {
     pub post_ln: bool,
     /// Whether time runs from the last token to the first; such a layer cannot decode.
     pub reverse: bool,
-    /// The scan algorithm; all compute the same function.
+    /// The scan algorithm on the CPU; all compute the same function.
     pub algorithm: Algorithm,
 }
 
@@ -79,13 +81,25 @@ impl SimpleGateLoop {
         let normed = self.norm.as_ref().map(|norm| norm.forward(x)).transpose()?;
         let projected = self.to_qkva.forward(normed.as_ref().unwrap_or(x))?.f_chunk(3, -1)?;
         let (q, kv, z) = (&projected[0], &projected[1], &projected[2]);
+        if let Device::Cuda(_) = q.device() {
+            let operator = Fused {
+                operation: Operation::SimpleGateLoop,
+                mode: GateMode::default(),
+                reverse: self.config.reverse,
+            };
+            let (y, h_last) = fused(operator, &[q, kv, z], state)?;
+            return self.finish(y, h_last);
+        }
         let options = ScanOptions {
             algorithm: self.config.algorithm,
             reverse: self.config.reverse,
             segment_starts: None,
         };
         let (h, h_last) = scan_with(&z.f_sigmoid()?, kv, state, &options)?;
-        let y = q.f_mul(&h)?;
+        self.finish(q.f_mul(&h)?, h_last)
+    }
+
+    fn finish(&self, y: Tensor, h_last: Tensor) -> Result<(Tensor, Tensor)> {
         match &self.post_ln {
             Some(norm) => Ok((norm.forward(&y)?, h_last)),
             None => Ok((y, h_last)),

@@ -2,12 +2,14 @@
 
 use super::operator::{Form, Operands, gate_loop};
 use super::transition::{StateTransition, TransitionMode};
+use crate::cuda::{Fused, fused};
 use crate::error::{NnError, Result};
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
 use crate::linear::{Bias, Linear};
 use crate::norm::LayerNorm;
-use tch::Tensor;
+use gateloop_scan::cuda::{GateMode, Operation};
 use tch::nn::Path;
+use tch::{Device, Kind, Tensor};
 
 /// A [`GateLoop`] layer to be built; the defaults are the reference's.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,9 +146,18 @@ impl GateLoop {
         let qkv = self.to_qkv.forward(x)?.f_chunk(3, -1)?;
         let z = self.to_a.forward(x)?.f_view([batch, seqlen, self.heads, 2])?;
         let z = scale_gradient(&z, self.config.frac_gradient_state_transition)?;
-        let transition = StateTransition::from_pre_activation(&z, self.config.transition)?;
-        let operands = Operands { q: &qkv[0], k: &qkv[1], v: &qkv[2], transition: &transition };
-        let (mut y, state) = gate_loop(&operands, state, self.config.form)?;
+        let (mut y, state) = if self.is_fused(x) {
+            self.run_fused(&qkv, &z, state)?
+        } else {
+            // Under autocast the projections are in a low precision, the operator is not.
+            let kind = if is_low(qkv[0].kind()) { Kind::Float } else { qkv[0].kind() };
+            let wide = |t: &Tensor| t.f_to_kind(kind);
+            let (q, k, v) = (wide(&qkv[0])?, wide(&qkv[1])?, wide(&qkv[2])?);
+            let z = wide(&z)?;
+            let transition = StateTransition::from_pre_activation(&z, self.config.transition)?;
+            let operands = Operands { q: &q, k: &k, v: &v, transition: &transition };
+            gate_loop(&operands, state, self.config.form)?
+        };
         if let Some(norm) = &self.sub_ln {
             y = norm.forward(&y)?;
         }
@@ -158,6 +169,39 @@ impl GateLoop {
         }
         Ok((y, state))
     }
+}
+
+impl GateLoop {
+    /// Whether one kernel does it all: on a GPU, where a state is one number.
+    fn is_fused(&self, x: &Tensor) -> bool {
+        matches!(x.device(), Device::Cuda(_))
+            && self.heads == self.dim_inner
+            && matches!(self.config.form, Form::Auto | Form::Scan)
+    }
+
+    fn run_fused(
+        &self,
+        qkv: &[Tensor],
+        z: &Tensor,
+        state: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
+        let mode = match self.config.transition {
+            TransitionMode::Complex => GateMode::Complex,
+            TransitionMode::Real => GateMode::Real,
+            TransitionMode::Identity => GateMode::Identity,
+        };
+        let operator = Fused { operation: Operation::GateLoop, mode, reverse: false };
+        let batch = z.size()[0];
+        let state = state.map(|state| state.f_reshape([batch, self.heads])).transpose()?;
+        let inputs = [&qkv[0], &qkv[1], &qkv[2], z];
+        let (y, last) = fused(operator, &inputs, state.as_ref())?;
+        Ok((y, last.f_view([batch, self.heads, 1, 1])?))
+    }
+}
+
+/// Whether a kind has fewer bits than the state.
+fn is_low(kind: Kind) -> bool {
+    matches!(kind, Kind::BFloat16 | Kind::Half)
 }
 
 impl SequenceLayer for GateLoop {

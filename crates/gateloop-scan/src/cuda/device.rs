@@ -200,7 +200,7 @@ impl Cuda {
             );
             return Err(CudaError::Operand { operand: "workspace", problem });
         }
-        self.bind()?;
+        let _restored = Bound::new(self)?;
         let function = self.function(operation, plan)?;
         let mut work = WorkspaceParams {
             control: workspace.ptr,
@@ -253,5 +253,26 @@ impl Cuda {
             .to("load the kernels (a driver older than 550 cannot)")?;
         modules.insert(operation, Module(module));
         Ok(module)
+    }
+}
+
+/// The device's context is current as long as this lives; then the one before is again: a caller's
+/// other library, which may work with another device, does not notice.
+struct Bound(sys::CUcontext);
+
+impl Bound {
+    fn new(device: &Cuda) -> Result<Self, CudaError> {
+        let before = result::ctx::get_current().to("tell the current context")?;
+        device.bind()?;
+        Ok(Self(before.unwrap_or(std::ptr::null_mut())))
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: the context was current a moment ago. There is nobody to tell of a failure.
+            let _ = unsafe { result::ctx::set_current(self.0) };
+        }
     }
 }

@@ -1,0 +1,91 @@
+// What the CUDA side needs of libtorch beyond tch: opening the CUDA library at run time, so that one
+// binary serves machines with and without it; the current stream; autocast to a dtype of choice.
+
+#include <ATen/Context.h>
+#include <ATen/autocast_mode.h>
+
+#include <dlfcn.h>
+
+#include <exception>
+#include <string>
+
+namespace {
+
+template <typename Body>
+int guarded(std::string* error, Body body) {
+  try {
+    return body();
+  } catch (const c10::Error& e) {
+    *error = e.what_without_backtrace();
+  } catch (const std::exception& e) {
+    *error = e.what();
+  } catch (...) {
+    *error = "unknown C++ exception";
+  }
+  return -1;
+}
+
+}  // namespace
+
+extern "C" {
+
+// Opens libtorch_cuda.so beside the libtorch that is in use. Returns 1 if it is open now, 0 if this
+// libtorch has none, -1 if it cannot be opened. To be called before anyone asks whether CUDA is there:
+// libtorch keeps the first answer.
+int gateloop_cuda_open(std::string* error) {
+  return guarded(error, [&] {
+    Dl_info info;
+    if (dladdr(reinterpret_cast<void*>(&at::globalContext), &info) == 0) {
+      *error = "libtorch does not say where it lies";
+      return -1;
+    }
+    std::string path = info.dli_fname;
+    path = path.substr(0, path.rfind('/') + 1) + "libtorch_cuda.so";
+    // Global, for its static initialisers register the CUDA backend with the rest of libtorch.
+    if (dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) != nullptr) {
+      return 1;
+    }
+    const char* reason = dlerror();
+    const std::string text = reason == nullptr ? "" : reason;
+    if (text.find("cannot open shared object file") != std::string::npos &&
+        text.find(path) != std::string::npos) {
+      return 0;
+    }
+    *error = text;
+    return -1;
+  });
+}
+
+// torch's current stream on a device, as a cudaStream_t.
+int gateloop_cuda_stream(int device, void** stream, std::string* error) {
+  return guarded(error, [&] {
+    using Current = int (*)(int, void**);
+    static const auto current =
+        reinterpret_cast<Current>(dlsym(RTLD_DEFAULT, "aoti_torch_get_current_cuda_stream"));
+    if (current == nullptr) {
+      *error = "libtorch_cuda is not loaded";
+      return -1;
+    }
+    if (current(device, stream) != 0) {
+      *error = "libtorch does not tell its current stream";
+      return -1;
+    }
+    return 0;
+  });
+}
+
+// Turns autocast on CUDA on (to bfloat16) or off for this thread; returns what it was.
+int gateloop_autocast_bf16(int enabled) {
+  const bool was = at::autocast::is_autocast_enabled(at::kCUDA);
+  if (enabled != 0) {
+    at::autocast::set_autocast_dtype(at::kCUDA, at::kBFloat16);
+    at::autocast::increment_nesting();
+  } else if (at::autocast::decrement_nesting() == 0) {
+    // The copies of the parameters in the lower precision are good for one region only.
+    at::autocast::clear_cache();
+  }
+  at::autocast::set_autocast_enabled(at::kCUDA, enabled != 0);
+  return was ? 1 : 0;
+}
+
+}  // extern "C"

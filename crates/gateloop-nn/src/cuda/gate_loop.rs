@@ -1,0 +1,203 @@
+//! The fused operators of CUDA tensors: gate, scan and readout in one kernel; the backward pass computes
+//! the states again from checkpoints, so that training keeps the projections only.
+
+use super::memory::{Place, address, address_of, array, dtype, kind};
+use crate::autograd::{self, Function, Saved};
+use crate::error::{NnError, Result};
+use gateloop_scan::ScanShape;
+use gateloop_scan::cuda::{Dims, GateLoopAdjointArgs, GateLoopArgs, GateMode, Operation};
+use tch::Tensor;
+
+/// A fused operator: which, how the decay is computed, and which way time runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fused {
+    /// `GateLoop` or `SimpleGateLoop`.
+    pub(crate) operation: Operation,
+    pub(crate) mode: GateMode,
+    pub(crate) reverse: bool,
+}
+
+/// `y` [B, T, C] and the last state [B, C].
+///
+/// # Shapes
+/// `inputs`: q, k, v, each [B, T, C], and z [B, T, C, 2]; of `SimpleGateLoop` q, kv and z [B, T, C].
+/// `state`: [B, C], complex for `GateLoop`.
+pub(crate) fn fused(
+    fused: Fused,
+    inputs: &[&Tensor],
+    state: Option<&Tensor>,
+) -> Result<(Tensor, Tensor)> {
+    let [batch, seqlen, channels] = inputs[0].size()[..] else {
+        let expected = "[B, T, C]".into();
+        return Err(NnError::Shape { operand: "q", expected, actual: inputs[0].size() });
+    };
+    let shape = ScanShape::new(batch as usize, seqlen as usize, channels as usize)?;
+    let function = FusedFunction { fused, shape, has_h0: state.is_some() };
+    let operands: Vec<&Tensor> = inputs.iter().copied().chain(state).collect();
+    let mut outputs = autograd::apply(function, &operands)?.into_iter();
+    match (outputs.next(), outputs.next()) {
+        (Some(y), Some(last)) => Ok((y, last)),
+        _ => Err(NnError::Function { message: "the operator returned too few outputs".into() }),
+    }
+}
+
+struct FusedFunction {
+    fused: Fused,
+    shape: ScanShape,
+    has_h0: bool,
+}
+
+/// The operands in a form that the kernels take.
+struct Operands {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    /// [B, T, C] or [B, T, 2 C]: pairs side by side.
+    z: Tensor,
+}
+
+impl FusedFunction {
+    fn is_complex(&self) -> bool {
+        self.fused.operation == Operation::GateLoop
+    }
+
+    fn dims(&self) -> Dims {
+        Dims { reversed: self.fused.reverse, ..Dims::new(self.shape) }
+    }
+
+    fn operands(&self, place: &Place, inputs: &[Tensor]) -> Result<Operands> {
+        let elements = inputs[0].kind();
+        let q = place.plain("q", &inputs[0], elements)?;
+        let k = place.plain("k", &inputs[1], elements)?;
+        let (v, z) = if self.is_complex() {
+            let [batch, seqlen, channels, _] = inputs[3].size()[..] else {
+                let expected = "[B, T, C, 2]".into();
+                return Err(NnError::Shape { operand: "z", expected, actual: inputs[3].size() });
+            };
+            // Pairs lie side by side in what the projection wrote.
+            let z = inputs[3].f_contiguous()?.f_view([batch, seqlen, 2 * channels])?;
+            (place.plain("v", &inputs[2], elements)?, place.plain("z", &z, elements)?)
+        } else {
+            (k.shallow_clone(), place.plain("z", &inputs[2], elements)?)
+        };
+        Ok(Operands { q, k, v, z })
+    }
+
+    /// The rows of z, in its own elements.
+    fn gates(&self, z: &Tensor) -> gateloop_scan::cuda::Array {
+        let mut rows = array(z);
+        if self.is_complex() {
+            rows.batch_stride /= 2;
+            rows.row_stride /= 2;
+        }
+        rows
+    }
+}
+
+impl Function for FusedFunction {
+    const OUTPUTS: usize = 2;
+
+    fn forward(&self, inputs: &[Tensor], saved: &mut Saved) -> Result<Vec<Tensor>> {
+        let place = Place::of("q", &inputs[0])?;
+        let elements = inputs[0].kind();
+        let dtype = dtype("q", elements)?;
+        let operation = self.fused.operation;
+        let given = if self.is_complex() { 4 } else { 3 };
+        let operands = self.operands(&place, &inputs[..given])?;
+        let state = kind(operation.state(dtype));
+        let h0 = inputs
+            .get(given)
+            .map(|h0| place.plain("state", h0, state)?.f_contiguous().map_err(NnError::from));
+        let h0 = h0.transpose()?;
+        let (batch, channels) = (self.shape.batch as i64, self.shape.channels as i64);
+        let count = self.shape.seqlen.div_ceil(operation.checkpoint_len(dtype)?) as i64;
+        let y = place.empty(&operands.q.size(), elements)?;
+        let h_last = place.empty(&[batch, channels], state)?;
+        let checkpoints = place.empty(&[batch, count, channels], state)?;
+        let args = GateLoopArgs {
+            dims: self.dims(),
+            dtype,
+            q: array(&operands.q),
+            k: array(&operands.k),
+            v: array(&operands.v),
+            z: self.gates(&operands.z),
+            y: array(&y),
+            h0: address_of(h0.as_ref()),
+            h_last: address(&h_last),
+            checkpoints: address(&checkpoints),
+            mode: self.fused.mode,
+        };
+        place.with_workspace(operation, dtype, self.shape, |workspace| {
+            // SAFETY: `operands` has checked devices, kinds and layouts; the sizes are those of q, or
+            // libtorch's chunks of one projection; torch reuses memory in stream order only.
+            unsafe { place.cuda.gate_loop(operation, place.stream, workspace, &args) }
+        })?;
+        for input in &inputs[..given] {
+            saved.push(input);
+        }
+        saved.push(&checkpoints);
+        Ok(vec![y, h_last])
+    }
+
+    fn backward(
+        &self,
+        saved: &[Tensor],
+        grad_outputs: &[Option<Tensor>],
+        _needs_grad: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let place = Place::of("q", &saved[0])?;
+        let elements = saved[0].kind();
+        let dtype = dtype("q", elements)?;
+        let (operation, given) = if self.is_complex() {
+            (Operation::GateLoopAdjoint, 4)
+        } else {
+            (Operation::SimpleGateLoopAdjoint, 3)
+        };
+        let operands = self.operands(&place, &saved[..given])?;
+        let dy = match &grad_outputs[0] {
+            Some(dy) => place.plain("dy", dy, elements)?,
+            None => operands.q.f_zeros_like()?.f_contiguous()?,
+        };
+        let state = kind(operation.state(dtype));
+        let dh_last = grad_outputs[1]
+            .as_ref()
+            .map(|d| place.plain("dh_last", d, state)?.f_contiguous().map_err(NnError::from))
+            .transpose()?;
+        let like = |tensor: &Tensor| place.empty(&tensor.size(), elements);
+        let (dq, dk, dz) = (like(&operands.q)?, like(&operands.k)?, like(&operands.z)?);
+        let dv = if self.is_complex() { like(&operands.v)? } else { dk.shallow_clone() };
+        let (batch, channels) = (self.shape.batch as i64, self.shape.channels as i64);
+        let dh0 = self.has_h0.then(|| place.empty(&[batch, channels], state)).transpose()?;
+        let args = GateLoopAdjointArgs {
+            dims: self.dims(),
+            dtype,
+            q: array(&operands.q),
+            k: array(&operands.k),
+            v: array(&operands.v),
+            z: self.gates(&operands.z),
+            dy: array(&dy),
+            dq: array(&dq),
+            dk: array(&dk),
+            dv: array(&dv),
+            dz: self.gates(&dz),
+            checkpoints: address(&saved[given]),
+            has_h0: self.has_h0,
+            dh_last: address_of(dh_last.as_ref()),
+            dh0: address_of(dh0.as_ref()),
+            mode: self.fused.mode,
+        };
+        place.with_workspace(operation, dtype, self.shape, |workspace| {
+            // SAFETY: as in `forward`.
+            unsafe { place.cuda.gate_loop_adjoint(operation, place.stream, workspace, &args) }
+        })?;
+        let mut grads = vec![Some(dq), Some(dk)];
+        if self.is_complex() {
+            let shape = saved[3].size();
+            grads.extend([Some(dv), Some(dz.f_view(shape.as_slice())?)]);
+        } else {
+            grads.push(Some(dz));
+        }
+        grads.extend(dh0.map(Some));
+        Ok(grads)
+    }
+}

@@ -1,0 +1,10 @@
+//! CUDA tensors: the kernels of gateloop-scan on torch's stream and in torch's memory.
+
+mod gate_loop;
+mod memory;
+mod scan;
+mod torch;
+
+pub(crate) use gate_loop::{Fused, fused};
+pub(crate) use scan::{adjoint, run};
+pub use torch::{Autocast, open};

@@ -1,0 +1,78 @@
+//! libtorch's CUDA half: opened at run time, its stream, its autocast.
+
+use crate::error::{NnError, Result};
+use crate::ffi_error::{ErrorSlot, ErrorText};
+use gateloop_scan::cuda::Stream;
+use std::ffi::{c_int, c_void};
+use std::marker::PhantomData;
+use std::ptr;
+use std::sync::OnceLock;
+
+unsafe extern "C" {
+    fn gateloop_cuda_open(error: *mut ErrorText) -> c_int;
+    fn gateloop_cuda_stream(
+        device: c_int,
+        stream: *mut *mut c_void,
+        error: *mut ErrorText,
+    ) -> c_int;
+    fn gateloop_autocast_bf16(enabled: c_int) -> c_int;
+}
+
+/// Opens libtorch's CUDA library, if this libtorch has one; returns whether it is open.
+///
+/// To be called at the start of a program, before anything asks tch whether CUDA is there: libtorch
+/// keeps the first answer. Calling it again costs nothing.
+///
+/// # Errors
+/// [`NnError::Function`] with the loader's reason: a library is there, but cannot be opened.
+pub fn open() -> Result<bool> {
+    static OPENED: OnceLock<std::result::Result<bool, String>> = OnceLock::new();
+    let opened = OPENED.get_or_init(|| {
+        let error = ErrorSlot::new();
+        // SAFETY: opens a library; the error slot is alive.
+        match unsafe { gateloop_cuda_open(error.as_ptr()) } {
+            1 => Ok(true),
+            0 => Ok(false),
+            _ => Err(error.message()),
+        }
+    });
+    opened.clone().map_err(|reason| NnError::Function {
+        message: format!("libtorch_cuda.so cannot be opened: {reason}"),
+    })
+}
+
+/// torch's current stream on a device.
+pub(super) fn current_stream(device: usize) -> Result<Stream> {
+    let (mut stream, error) = (ptr::null_mut(), ErrorSlot::new());
+    let ordinal = c_int::try_from(device).unwrap_or(c_int::MAX);
+    // SAFETY: one pointer is written through a pointer to one.
+    if unsafe { gateloop_cuda_stream(ordinal, &raw mut stream, error.as_ptr()) } != 0 {
+        return Err(NnError::Function { message: error.message() });
+    }
+    // SAFETY: the stream is torch's own, of the primary context, and lives as long as the process.
+    Ok(unsafe { Stream::from_raw(stream.cast()) })
+}
+
+/// Within its life, matrix products on CUDA in this thread are in bfloat16, parameters stay as they are.
+#[derive(Debug)]
+pub struct Autocast {
+    /// Autocast belongs to a thread.
+    thread: PhantomData<*const ()>,
+}
+
+impl Autocast {
+    /// Turns it on.
+    #[must_use = "autocast ends when this is dropped"]
+    pub fn bf16() -> Self {
+        // SAFETY: sets a flag of this thread.
+        unsafe { gateloop_autocast_bf16(1) };
+        Self { thread: PhantomData }
+    }
+}
+
+impl Drop for Autocast {
+    fn drop(&mut self) {
+        // SAFETY: sets a flag of this thread.
+        unsafe { gateloop_autocast_bf16(0) };
+    }
+}
