@@ -41,6 +41,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod device;
 pub mod generate;
 pub mod metrics;
 pub mod model;

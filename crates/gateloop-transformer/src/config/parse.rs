@@ -46,6 +46,8 @@ pub(super) const SECTIONS: [(&str, &[&str]); 4] = [
             "keep_checkpoints",
             "sample_every",
             "threads",
+            "device",
+            "precision",
         ],
     ),
     ("generate", &["tokens", "temperature", "filter_thres", "seed"]),

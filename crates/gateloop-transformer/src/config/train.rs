@@ -48,6 +48,10 @@ pub struct TrainConfig {
     pub sample_every: u64,
     /// CPU threads; 0 leaves the choice to libtorch.
     pub threads: usize,
+    /// `"auto"` (the first GPU if there is one), `"cpu"`, `"cuda"` or `"cuda:N"`.
+    pub device: String,
+    /// `"f32"`, or on a GPU `"bf16"`: matrix products in bfloat16, parameters and optimiser in f32.
+    pub precision: String,
 }
 
 impl Default for TrainConfig {
@@ -71,6 +75,8 @@ impl Default for TrainConfig {
             keep_checkpoints: 3,
             sample_every: 500,
             threads: 0,
+            device: "auto".to_owned(),
+            precision: "f32".to_owned(),
         }
     }
 }
@@ -102,6 +108,12 @@ impl TrainConfig {
         count("train.sample_every", self.sample_every)?;
         count("train.keep_checkpoints", self.keep_checkpoints as u64)?;
         check(self.threads <= 1024, "train.threads", self.threads, "0 to 1024")?;
+        let device = self.device.as_str();
+        let known = matches!(device, "auto" | "cpu" | "cuda")
+            || device.strip_prefix("cuda:").is_some_and(|n| n.parse::<u8>().is_ok());
+        check(known, "train.device", device, "auto, cpu, cuda or cuda:N")?;
+        let precision = self.precision.as_str();
+        check(matches!(precision, "f32" | "bf16"), "train.precision", precision, "f32 or bf16")?;
         seed("train.seed", self.seed)
     }
 

@@ -3,6 +3,7 @@
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::data::DataError;
+use crate::device::DeviceError;
 use crate::generate::GenerateError;
 use crate::metrics::MetricsError;
 use crate::model::ModelError;
@@ -64,6 +65,9 @@ pub enum TrainError {
     /// The configuration is not usable.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The device is not to be had.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The data is not usable.
     #[error(transparent)]
     Data(#[from] DataError),

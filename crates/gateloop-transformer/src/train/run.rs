@@ -5,13 +5,13 @@ use super::{ExistingFolder, Interrupt, Observer, RunFolder, Tick, TrainError, Tr
 use crate::checkpoint::{self, RunProgress};
 use crate::config::Config;
 use crate::data::{Batch, Corpus, Split, WindowSampler, fixed_windows};
+use crate::device::device;
 use crate::generate::{self, Generator, Sampler};
 use crate::metrics::{self, MetricsError, MetricsWriter, Record, plot};
 use crate::model::Model;
 use std::f64::consts::LN_2;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use tch::Device;
 
 /// A run in its folder, ready to go.
 #[derive(Debug)]
@@ -314,7 +314,7 @@ impl Prepared {
         let valid_windows = (train.validate_every > 0)
             .then(|| fixed_windows(&corpus, Split::Valid, train.validate_windows, train.seq_len))
             .transpose()?;
-        let model = Model::seeded(&config.model, Device::Cpu, train.seed)?;
+        let model = Model::seeded(&config.model, device(&train.device)?, train.seed)?;
         let trainer = Trainer::new(model, sampler, train)?;
         Ok(Self { corpus, valid_windows, trainer })
     }

@@ -3,9 +3,11 @@
 use super::{Optimizer, TrainError};
 use crate::config::TrainConfig;
 use crate::data::{Batch, WindowSampler};
+use crate::device::DeviceError;
 use crate::model::{Model, ModelError};
+use gateloop_nn::cuda::Autocast;
 use std::f64::consts::LN_2;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// A model, its optimiser and its stream of data.
 #[derive(Debug)]
@@ -33,8 +35,15 @@ impl Trainer {
         sampler: WindowSampler,
         config: &TrainConfig,
     ) -> Result<Self, TrainError> {
+        if config.precision == "bf16" && !matches!(model.device(), Device::Cuda(_)) {
+            return Err(DeviceError::Precision { device: model.device() }.into());
+        }
         let optimizer = Optimizer::new(&model.parameters(), config).map_err(ModelError::from)?;
         Ok(Self { model, optimizer, sampler, config: config.clone(), step: 0 })
+    }
+
+    fn is_bf16(&self) -> bool {
+        self.config.precision == "bf16"
     }
 
     /// The model in training.
@@ -62,7 +71,10 @@ impl Trainer {
         let mut loss = 0.0;
         for _ in 0..micro_batches {
             let batch = self.sampler.next_batch(self.config.batch_size);
-            let micro = self.model.loss(&to_tensor(&batch, &self.model)?)?;
+            let micro = {
+                let _autocast = self.is_bf16().then(Autocast::bf16);
+                self.model.loss(&to_tensor(&batch, &self.model)?)?
+            };
             let micro = micro.f_div_scalar(micro_batches as f64).map_err(ModelError::from)?;
             micro.f_backward().map_err(ModelError::from)?;
             loss += micro.f_double_value(&[]).map_err(ModelError::from)?;

@@ -1,0 +1,227 @@
+//! The layers on a GPU against the same layers on the CPU. Without one every test says `skipped`.
+#![allow(clippy::unwrap_used)] // A test ends by panicking.
+
+use gateloop_nn::cuda::{Autocast, open};
+use gateloop_nn::gate_loop::TransitionMode;
+use gateloop_nn::{
+    GateLoopConfig, ScanOptions, SequenceLayer, SimpleGateLoopConfig, scan, scan_with,
+};
+use tch::nn::VarStore;
+use tch::{Cuda, Device, Kind, Tensor};
+
+fn gpu() -> Option<Device> {
+    match open() {
+        Ok(true) if Cuda::is_available() => Some(Device::Cuda(0)),
+        Ok(_) => {
+            println!("skipped: no CUDA driver, or a libtorch without CUDA");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn distance(actual: &Tensor, expected: &Tensor) -> f64 {
+    let real = |t: &Tensor| if t.is_complex() { t.view_as_real() } else { t.shallow_clone() };
+    let actual = real(actual).to_device(Device::Cpu).to_kind(Kind::Double);
+    let expected = real(expected).to_device(Device::Cpu).to_kind(Kind::Double);
+    let size = expected.norm().double_value(&[]).max(1e-30);
+    (actual - expected).norm().double_value(&[]) / size
+}
+
+/// Output and all gradients of a layer, on one device.
+fn run<L: SequenceLayer>(
+    vs: &VarStore,
+    layer: &L,
+    x: &Tensor,
+    dy: &Tensor,
+) -> Vec<(String, Tensor)> {
+    let x = x.to_device(vs.device()).detach().set_requires_grad(true);
+    let y = layer.forward(&x).unwrap();
+    (&y * dy.to_device(vs.device())).sum(y.kind()).backward();
+    let mut all = vec![("y".to_owned(), y.detach()), ("dx".to_owned(), x.grad())];
+    let mut variables: Vec<_> = vs.variables().into_iter().collect();
+    variables.sort_by(|a, b| a.0.cmp(&b.0));
+    all.extend(variables.into_iter().map(|(name, tensor)| (name, tensor.grad())));
+    all
+}
+
+fn compare<L: SequenceLayer>(
+    gpu: Device,
+    dim: i64,
+    what: &str,
+    build: impl Fn(&VarStore) -> L,
+    kind: Kind,
+    allowed: f64,
+) {
+    tch::manual_seed(1);
+    let mut here = VarStore::new(Device::Cpu);
+    let on_cpu = build(&here);
+    let mut there = VarStore::new(gpu);
+    let on_gpu = build(&there);
+    if kind == Kind::Double {
+        here.double();
+        there.double();
+    }
+    tch::no_grad(|| {
+        let source = here.variables();
+        for (name, mut tensor) in there.variables() {
+            tensor.copy_(&source[&name]);
+        }
+    });
+    for (batch, seqlen) in [(2, 37), (1, 1), (3, 500)] {
+        let x = Tensor::randn([batch, seqlen, dim], (kind, Device::Cpu));
+        let dy = Tensor::randn([batch, seqlen, dim], (kind, Device::Cpu));
+        for vs in [&here, &there] {
+            for (_, mut tensor) in vs.variables() {
+                tensor.zero_grad();
+            }
+        }
+        let expected = run(&here, &on_cpu, &x, &dy);
+        let actual = run(&there, &on_gpu, &x, &dy);
+        for ((name, actual), (_, expected)) in actual.iter().zip(&expected) {
+            let found = distance(actual, expected);
+            assert!(found < allowed, "{what} {batch}x{seqlen} {name}: {found:e}");
+        }
+        // With the state handed over, and token by token.
+        let x = x.to_device(gpu);
+        let whole = tch::no_grad(|| on_gpu.forward(&x).unwrap());
+        let mut state = on_gpu.initial_state(batch);
+        tch::no_grad(|| {
+            let cut = seqlen / 2;
+            let mut parts = Vec::new();
+            if cut > 0 {
+                parts.push(on_gpu.prefill(&x.narrow(1, 0, cut), &mut state).unwrap());
+            }
+            for t in cut..seqlen {
+                parts.push(on_gpu.step(&x.select(1, t), &mut state).unwrap().unsqueeze(1));
+            }
+            let found = distance(&Tensor::cat(&parts, 1), &whole);
+            assert!(found < allowed, "{what} {batch}x{seqlen} by steps: {found:e}");
+        });
+    }
+}
+
+#[test]
+fn gate_loop_layers_equal_those_on_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    for transition in [TransitionMode::Complex, TransitionMode::Real, TransitionMode::Identity] {
+        for heads in [None, Some(4)] {
+            let config = GateLoopConfig { transition, heads, ..GateLoopConfig::new(36) };
+            let build = |vs: &VarStore| config.init(&vs.root()).unwrap();
+            let what = format!("{transition:?} {heads:?}");
+            compare(gpu, 36, &what, build, Kind::Double, 1e-10);
+            compare(gpu, 36, &what, build, Kind::Float, 1e-3);
+        }
+    }
+}
+
+#[test]
+fn simple_layers_equal_those_on_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    for reverse in [false, true] {
+        for dim in [32, 33] {
+            let config = SimpleGateLoopConfig { reverse, ..SimpleGateLoopConfig::new(dim) };
+            let mut vs = VarStore::new(gpu);
+            let layer = config.init(&vs.root()).unwrap();
+            let mut here = VarStore::new(Device::Cpu);
+            let twin = config.init(&here.root()).unwrap();
+            vs.double();
+            here.double();
+            tch::no_grad(|| {
+                let source = vs.variables();
+                for (name, mut tensor) in here.variables() {
+                    tensor.copy_(&source[&name]);
+                }
+            });
+            let x = Tensor::randn([2, 300, dim], (Kind::Double, Device::Cpu));
+            let dy = Tensor::randn([2, 300, dim], (Kind::Double, Device::Cpu));
+            let actual = run(&vs, &layer, &x, &dy);
+            let expected = run(&here, &twin, &x, &dy);
+            for ((name, actual), (_, expected)) in actual.iter().zip(&expected) {
+                let found = distance(actual, expected);
+                assert!(found < 1e-10, "reverse {reverse} dim {dim} {name}: {found:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_scan_takes_views_segments_and_low_precision() {
+    let Some(gpu) = gpu() else { return };
+    let both = Tensor::rand([2, 400, 96], (Kind::Double, Device::Cpu));
+    let h0 = Tensor::randn([2, 48], (Kind::Double, Device::Cpu));
+    let starts: Vec<bool> = (0..800).map(|t| t % 97 == 5).collect();
+    let options =
+        ScanOptions { segment_starts: Some(starts), reverse: true, ..ScanOptions::default() };
+    let on = |device: Device, kind: Kind| {
+        let parts = both.to_device(device).to_kind(kind).chunk(2, -1);
+        let state = if kind == Kind::Double { kind } else { Kind::Float };
+        let h0 = h0.to_device(device).to_kind(state);
+        scan_with(&parts[0], &parts[1], Some(&h0), &options).unwrap()
+    };
+    let expected = on(Device::Cpu, Kind::Double);
+    for (kind, allowed) in
+        [(Kind::Double, 1e-13), (Kind::Float, 1e-5), (Kind::BFloat16, 2e-2), (Kind::Half, 2e-3)]
+    {
+        let actual = on(gpu, kind);
+        assert_eq!(actual.0.kind(), kind);
+        assert!(distance(&actual.0, &expected.0) < allowed, "{kind:?}");
+        assert!(distance(&actual.1, &expected.1) < allowed, "{kind:?}");
+    }
+}
+
+#[test]
+fn gradients_flow_under_autocast() {
+    let Some(gpu) = gpu() else { return };
+    let mut vs = VarStore::new(gpu);
+    let layers = [
+        GateLoopConfig::new(64).init(&(vs.root() / "max")).unwrap(),
+        GateLoopConfig { heads: Some(4), ..GateLoopConfig::new(64) }
+            .init(&(vs.root() / "heads"))
+            .unwrap(),
+    ];
+    let x = Tensor::randn([4, 300, 64], (Kind::Float, gpu));
+    for layer in layers {
+        let plain = layer.forward(&x).unwrap();
+        let low = {
+            let _autocast = Autocast::bf16();
+            layer.forward(&x).unwrap()
+        };
+        assert_eq!(low.kind(), Kind::BFloat16);
+        assert!(distance(&low, &plain) < 3e-2, "{:e}", distance(&low, &plain));
+        low.to_kind(Kind::Float).square().mean(Kind::Float).backward();
+    }
+    vs.variables().iter().for_each(|(name, tensor)| {
+        let norm = tensor.grad().norm().double_value(&[]);
+        assert!(norm.is_finite() && norm > 0.0, "{name}: {norm}");
+    });
+    vs.freeze();
+}
+
+#[test]
+fn operands_on_different_devices_are_named() {
+    let Some(gpu) = gpu() else { return };
+    let a = Tensor::rand([1, 4, 8], (Kind::Float, gpu));
+    let b = Tensor::rand([1, 4, 8], (Kind::Float, Device::Cpu));
+    let refused = scan(&a, &b, None).unwrap_err().to_string();
+    assert!(refused.contains("`b`"), "{refused}");
+}
+
+#[test]
+fn threads_may_share_a_stream() {
+    let Some(gpu) = gpu() else { return };
+    // Many launches from several threads share workspaces by stream, and nothing gets mixed up.
+    let a = Tensor::rand([1, 20_000, 64], (Kind::Float, gpu));
+    let b = Tensor::rand([1, 20_000, 64], (Kind::Float, gpu));
+    let expected = scan(&a, &b, None).unwrap().0;
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let (a, b, expected) = (a.shallow_clone(), b.shallow_clone(), expected.shallow_clone());
+            scope.spawn(move || {
+                for _ in 0..50 {
+                    assert!(scan(&a, &b, None).unwrap().0.equal(&expected));
+                }
+            });
+        }
+    });
+}
