@@ -88,4 +88,11 @@ int gateloop_autocast_bf16(int enabled) {
   return was ? 1 : 0;
 }
 
+// Sets whether autocast on CUDA is on in this thread, and returns whether it was.
+int gateloop_autocast_switch(int enabled) {
+  const bool was = at::autocast::is_autocast_enabled(at::kCUDA);
+  at::autocast::set_autocast_enabled(at::kCUDA, enabled != 0);
+  return was ? 1 : 0;
+}
+
 }  // extern "C"

@@ -16,6 +16,7 @@ unsafe extern "C" {
         error: *mut ErrorText,
     ) -> c_int;
     fn gateloop_autocast_bf16(enabled: c_int) -> c_int;
+    fn gateloop_autocast_switch(enabled: c_int) -> c_int;
 }
 
 /// Opens libtorch's CUDA library, if this libtorch has one; returns whether it is open.
@@ -74,5 +75,26 @@ impl Drop for Autocast {
     fn drop(&mut self) {
         // SAFETY: sets a flag of this thread.
         unsafe { gateloop_autocast_bf16(0) };
+    }
+}
+
+/// Within its life autocast is off in this thread, for arithmetic that must stay in f32.
+pub(crate) struct FullPrecision {
+    was: c_int,
+    /// Autocast belongs to a thread.
+    thread: PhantomData<*const ()>,
+}
+
+impl FullPrecision {
+    pub(crate) fn new() -> Self {
+        // SAFETY: sets a flag of this thread.
+        Self { was: unsafe { gateloop_autocast_switch(0) }, thread: PhantomData }
+    }
+}
+
+impl Drop for FullPrecision {
+    fn drop(&mut self) {
+        // SAFETY: sets a flag of this thread.
+        unsafe { gateloop_autocast_switch(self.was) };
     }
 }

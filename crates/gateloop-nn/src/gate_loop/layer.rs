@@ -2,7 +2,7 @@
 
 use super::operator::{Form, Operands, gate_loop};
 use super::transition::{StateTransition, TransitionMode};
-use crate::cuda::{Fused, fused};
+use crate::cuda::{FullPrecision, Fused, fused};
 use crate::error::{NnError, Result};
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
 use crate::linear::{Bias, Linear};
@@ -150,6 +150,7 @@ impl GateLoop {
             self.run_fused(&qkv, &z, state)?
         } else {
             // Under autocast the projections are in a low precision, the operator is not.
+            let _full = FullPrecision::new();
             let kind = if is_low(qkv[0].kind()) { Kind::Float } else { qkv[0].kind() };
             let wide = |t: &Tensor| t.f_to_kind(kind);
             let (q, k, v) = (wide(&qkv[0])?, wide(&qkv[1])?, wide(&qkv[2])?);

@@ -7,6 +7,7 @@ use crate::ScanElement;
 use cudarc::driver::{CudaContext, result, sys};
 use num_complex::Complex;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes of device memory, allocated and freed in the order of one stream.
@@ -160,10 +161,28 @@ impl<E: DeviceElement> DeviceVec<E> {
     /// # Errors
     /// [`CudaError::Driver`], also if a kernel before failed.
     pub fn download(&self, cuda: &Cuda, stream: Stream) -> Result<Vec<E>, CudaError> {
+        self.download_range(cuda, stream, 0..self.len)
+    }
+
+    /// A copy of some elements.
+    ///
+    /// # Errors
+    /// [`CudaError::Operand`] for a range beyond the end; as [`DeviceVec::download`].
+    pub fn download_range(
+        &self,
+        cuda: &Cuda,
+        stream: Stream,
+        range: Range<usize>,
+    ) -> Result<Vec<E>, CudaError> {
+        if range.start > range.end || range.end > self.len {
+            let problem = format!("{range:?} does not lie within {} elements", self.len);
+            return Err(CudaError::Operand { operand: "range", problem });
+        }
         cuda.bind()?;
-        let mut data = vec![E::default(); self.len];
-        // SAFETY: both sides hold `len` elements, for which every bit pattern is valid.
-        unsafe { result::memcpy_dtoh_async(&mut data, self.ptr(), stream.raw()) }
+        let mut data = vec![E::default(); range.len()];
+        let from = self.ptr() + (range.start * size_of::<E>()) as u64;
+        // SAFETY: both sides hold the range's elements, for which every bit pattern is valid.
+        unsafe { result::memcpy_dtoh_async(&mut data, from, stream.raw()) }
             .to("copy from the device")?;
         cuda.synchronize(stream)?;
         Ok(data)
