@@ -44,7 +44,7 @@ struct MaxHeads {
   // The gradient of z from that of a; zero at zero, as libtorch has it.
   template <class R>
   DEVICE static Complex<R> decay_gradient(Complex<R> z, const Decay<R>& decay, Complex<R> da, u32 mode) {
-    if (mode == IDENTITY) return {R(0), R(0)};
+    if (mode == IDENTITY || (mode == COMPLEX && decay.inverse == R(0))) return {R(0), R(0)};
     if (mode == REAL) {
       const R slope = decay.size * (R(1) - decay.size);
       return {z.re == R(0) ? R(0) : da.re * slope, R(0)};

@@ -85,3 +85,9 @@ SCAN(c64, Complex<float>, 7, 8, 1, 3, 2)
 SCAN(c128, Complex<double>, 7, 4, 1, 3, 2)
 SCAN(bf16, bf16, 6, 10, 4, 3, 2)
 SCAN(f16, f16, 6, 10, 4, 3, 2)
+
+// For devices that give a block 99 KB of shared memory.
+SCAN(f32_small, float, 7, 10, 1, 3, 2)
+SCAN(c128_small, Complex<double>, 7, 3, 1, 3, 1)
+SCAN(bf16_small, bf16, 6, 10, 2, 3, 2)
+SCAN(f16_small, f16, 6, 10, 2, 3, 2)

@@ -116,3 +116,11 @@ SCAN_ADJOINT(c64, Complex<float>, 7, 6, 1, 3, 2)
 SCAN_ADJOINT(c128, Complex<double>, 7, 3, 1, 3, 2)
 SCAN_ADJOINT(bf16, bf16, 6, 7, 4, 3, 2)
 SCAN_ADJOINT(f16, f16, 6, 7, 4, 3, 2)
+
+// For devices that give a block 99 KB of shared memory.
+SCAN_ADJOINT(f32_small, float, 7, 6, 1, 3, 2)
+SCAN_ADJOINT(f64_small, double, 7, 5, 1, 3, 1)
+SCAN_ADJOINT(c64_small, Complex<float>, 7, 5, 1, 3, 1)
+SCAN_ADJOINT(c128_small, Complex<double>, 7, 2, 1, 3, 1)
+SCAN_ADJOINT(bf16_small, bf16, 6, 7, 2, 3, 2)
+SCAN_ADJOINT(f16_small, f16, 6, 7, 2, 3, 2)

@@ -26,7 +26,8 @@ impl Stream {
     ///
     /// # Safety
     /// `raw` is null or a live stream of the primary context of the device that it is used with, and
-    /// stays alive as long as this is used.
+    /// stays alive as long as this is used. `CU_STREAM_PER_THREAD` is no such stream: it names
+    /// another one in each thread, and launches of two streams must not share a workspace.
     pub const unsafe fn from_raw(raw: CUstream) -> Self {
         Self(raw)
     }
@@ -124,7 +125,8 @@ pub struct ScanArgs {
     pub h: Array,
     /// Initial state `[B, C]` in the state's type; 0 for none.
     pub h0: u64,
-    /// Where the last state goes, `[B, C]`; 0 for nowhere. It may be `h0`.
+    /// Where the last state goes, `[B, C]`; 0 for nowhere. Not `h0`: it may be written before that is
+    /// read.
     pub h_last: u64,
 }
 
@@ -265,5 +267,56 @@ impl Operation {
         super::geometry::geometry(&adjoint.kernel(dtype))
             .map(super::geometry::Geometry::positions)
             .ok_or(CudaError::Dtype { operation: adjoint.name(), dtype: dtype.name() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // A test ends by panicking.
+    use super::*;
+
+    fn dims(reversed: bool, starts: u64) -> Dims {
+        Dims { shape: ScanShape::new(2, 5, 3).unwrap(), reversed, starts }
+    }
+
+    #[test]
+    fn a_reversed_view_begins_with_the_last_row() {
+        let array = Array { ptr: 4096, batch_stride: 100, row_stride: 20 };
+        let forward = array.view(&dims(false, 0), 8);
+        assert_eq!(forward, View { at: 4096, batch: 100, row: 20 });
+        let backward = array.view(&dims(true, 0), 8);
+        assert_eq!(backward, View { at: 4096 + 4 * 20 * 8, batch: 100, row: -20 });
+    }
+
+    #[test]
+    fn positions_of_starts_are_those_of_the_naive_scan() {
+        assert_eq!(dims(true, 0).starts(), Starts::default());
+        let flags = [1_u8, 0, 1, 0, 1, 0, 1, 0, 0, 1];
+        for reversed in [false, true] {
+            let dims = dims(reversed, 1 << 20);
+            let starts = dims.starts();
+            for batch in 0..2_usize {
+                for position in 0..5_i64 {
+                    let at = starts.at.cast_signed() - (1 << 20);
+                    let index = at + starts.batch * batch as i64 + starts.row * position;
+                    let there = (starts.first..=starts.last).contains(&position);
+                    let got = there && flags[usize::try_from(index).unwrap()] != 0;
+                    // A reversed pass has no cut before its first position.
+                    let token = if reversed { 5 - position } else { position };
+                    let want = token < 5 && flags[batch * 5 + token as usize] != 0;
+                    assert_eq!(got, want, "reversed {reversed} batch {batch} position {position}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn alignment_is_of_the_address_and_of_every_stride() {
+        let shape = ScanShape::new(2, 5, 8).unwrap();
+        assert!(Array::contiguous(4096, shape).is_aligned(4));
+        assert!(!Array::contiguous(4100, shape).is_aligned(4));
+        assert!(!Array { row_stride: 9, ..Array::contiguous(4096, shape) }.is_aligned(4));
+        assert!(!Array { batch_stride: 42, ..Array::contiguous(4096, shape) }.is_aligned(4));
+        assert!(!Array::contiguous(4096, ScanShape::new(2, 5, 3).unwrap()).is_aligned(2));
     }
 }

@@ -17,7 +17,10 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 pub(super) const CONTROL_BYTES: usize = 256;
 
 /// The newest CUDA that the PTX asks of a driver.
-const NEEDED: (i32, i32) = (12, 4);
+pub(super) const NEEDED: (i32, i32) = (12, 4);
+
+/// The oldest device that the PTX is for, as (major, minor).
+pub(super) const NEEDED_CAPABILITY: (usize, usize) = (8, 0);
 
 /// A CUDA device with its kernels, loaded when first used.
 #[derive(Debug)]
@@ -73,7 +76,8 @@ impl Cuda {
     /// The device with this number, in its primary context; the same object for every caller.
     ///
     /// # Errors
-    /// [`CudaError::NoDriver`], [`CudaError::NoDevice`], [`CudaError::DriverTooOld`].
+    /// [`CudaError::NoDriver`], [`CudaError::NoDevice`], [`CudaError::DriverTooOld`],
+    /// [`CudaError::DeviceTooOld`].
     pub fn device(ordinal: usize) -> Result<Arc<Self>, CudaError> {
         if let Some(known) = lock(&DEVICES).get(&ordinal) {
             return Ok(Arc::clone(known));
@@ -89,10 +93,18 @@ impl Cuda {
         if found < NEEDED {
             return Err(CudaError::DriverTooOld { found });
         }
+        let _restored = Bound::remember()?;
         let context = CudaContext::new(ordinal).to("open the device")?;
         let attribute = |attribute| -> Result<usize, CudaError> {
             Ok(context.attribute(attribute).to("describe the device")? as usize)
         };
+        let capability = (
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        );
+        if capability < NEEDED_CAPABILITY {
+            return Err(CudaError::DeviceTooOld { found: capability });
+        }
         let limits = DeviceLimits {
             multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             shared_per_block: attribute(
@@ -161,22 +173,26 @@ impl Cuda {
         self.context.bind_to_thread().to("use the device in this thread")
     }
 
-    /// The cached workspace of a stream, at least this large.
-    pub(super) fn workspace(
+    /// Launches with the cached workspace of a stream, at least this large.
+    ///
+    /// No other thread gets at the stream's workspace until the launch is in the stream: it might
+    /// replace it by a larger one, and the launch would come after the old one's end.
+    pub(super) fn with_workspace(
         &self,
         stream: Stream,
         bytes: usize,
-    ) -> Result<RawWorkspace, CudaError> {
+        launch: impl FnOnce(&RawWorkspace) -> Result<(), CudaError>,
+    ) -> Result<(), CudaError> {
         let mut workspaces = lock(&self.workspaces);
         let known = workspaces.get(&stream).filter(|known| known.bytes() >= bytes);
         if let Some(known) = known {
-            return Ok(RawWorkspace { ptr: known.ptr(), bytes: known.bytes() });
+            return launch(&RawWorkspace { ptr: known.ptr(), bytes: known.bytes() });
         }
         // Grown in stream order: launches before may still work with the old one.
         let fresh = Buffer::zeroed(&self.context, stream, bytes.next_power_of_two())?;
         let raw = RawWorkspace { ptr: fresh.ptr(), bytes: fresh.bytes() };
         workspaces.insert(stream, fresh);
-        Ok(raw)
+        launch(&raw)
     }
 
     /// Launches a kernel with its parameters.
@@ -262,8 +278,14 @@ struct Bound(sys::CUcontext);
 
 impl Bound {
     fn new(device: &Cuda) -> Result<Self, CudaError> {
-        let before = result::ctx::get_current().to("tell the current context")?;
+        let restored = Self::remember()?;
         device.bind()?;
+        Ok(restored)
+    }
+
+    /// Of whatever context is made current next.
+    fn remember() -> Result<Self, CudaError> {
+        let before = result::ctx::get_current().to("tell the current context")?;
         Ok(Self(before.unwrap_or(std::ptr::null_mut())))
     }
 }

@@ -20,6 +20,15 @@ pub enum CudaError {
         /// The newest CUDA of the driver, as (major, minor).
         found: (i32, i32),
     },
+    /// The device cannot run the kernels.
+    #[error(
+        "the device has compute capability {}.{}, but the kernels need 8.0 (A100 or newer): use \
+         another device, or the CPU", found.0, found.1
+    )]
+    DeviceTooOld {
+        /// The device's compute capability, as (major, minor).
+        found: (usize, usize),
+    },
     /// There is no such device.
     #[error(
         "there is no CUDA device {ordinal}: this machine shows {count}; choose a smaller ordinal, \
@@ -38,10 +47,28 @@ pub enum CudaError {
         bytes: usize,
     },
     /// The problem has more tiles than the kernels count.
-    #[error("the problem falls into {tiles} tiles, at most 2^32 - 2 are possible: split the batch")]
+    #[error("the problem falls into {tiles} tiles, at most 2^31 are possible: split the batch")]
     TooLarge {
         /// The number of tiles.
         tiles: u128,
+    },
+    /// The problem has more channels than the kernels count.
+    #[error("{channels} channels a token, at most 2^31 are possible: split the channels")]
+    TooManyChannels {
+        /// The number of channels.
+        channels: usize,
+    },
+    /// An operand lies on another device than the one that is to work with it.
+    #[error(
+        "`{operand}` lies on device {actual}, but device {expected} was asked: upload it there"
+    )]
+    WrongDevice {
+        /// The argument's name.
+        operand: &'static str,
+        /// Where it lies.
+        actual: usize,
+        /// Where it would have to be.
+        expected: usize,
     },
     /// A block needs more shared memory than the device gives.
     #[error(
@@ -76,7 +103,10 @@ pub enum CudaError {
     #[error(transparent)]
     Scan(#[from] ScanError),
     /// The driver refused a call.
-    #[error("the CUDA driver failed to {action}: {code:?}")]
+    #[error(
+        "the CUDA driver failed to {action}: {code:?}; NVIDIA's list of CUresult says what that \
+         means, and if a kernel failed, only a new process can use the device again"
+    )]
     Driver {
         /// What was asked of it.
         action: &'static str,

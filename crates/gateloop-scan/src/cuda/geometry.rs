@@ -101,7 +101,8 @@ mod tests {
                 }
             }
         }
-        assert_eq!(GEOMETRIES.len(), 28);
+        // 28, and smaller tiles for 13 of them.
+        assert_eq!(GEOMETRIES.len(), 28 + 13);
     }
 
     #[test]
@@ -111,8 +112,14 @@ mod tests {
             (Operation::SimpleGateLoop, Operation::SimpleGateLoopAdjoint),
         ] {
             for dtype in [Dtype::F32, Dtype::F64, Dtype::Bf16, Dtype::F16] {
-                let tile = geometry(&forward.kernel(dtype)).unwrap().positions();
-                assert_eq!(tile % geometry(&adjoint.kernel(dtype)).unwrap().positions(), 0);
+                let checkpoints = geometry(&adjoint.kernel(dtype)).unwrap().positions();
+                let name = forward.kernel(dtype);
+                for name in [name.clone(), format!("{name}_small")] {
+                    let tile = geometry(&name).map_or(0, Geometry::positions);
+                    assert_eq!(tile % checkpoints, 0, "{name}");
+                }
+                // Checkpoints are one a tile: an adjoint has one size of tiles.
+                assert!(geometry(&format!("{}_small", adjoint.kernel(dtype))).is_none());
             }
         }
     }

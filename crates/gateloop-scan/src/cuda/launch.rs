@@ -11,6 +11,8 @@ use crate::ScanShape;
 
 /// The arrays of an operation: name, where it lies, bytes of an element.
 type Arrays<'a> = &'a [(&'static str, Array, usize)];
+/// The states of an operation, each of them optional: name and address.
+type States<'a> = &'a [(&'static str, u64)];
 
 impl Cuda {
     /// Scans in stream order.
@@ -30,7 +32,8 @@ impl Cuda {
         let ScanArgs { dims, dtype, a, b, h, h0, h_last } = *args;
         let size = dtype.bytes();
         let arrays = [("a", a, size), ("b", b, size), ("h", h, size)];
-        let plan = self.plan(Operation::Scan, dtype, &dims, &arrays)?;
+        let states = [("h0", h0), ("h_last", h_last)];
+        let plan = self.plan(Operation::Scan, dtype, &dims, &arrays, &states)?;
         let params = ScanParams {
             a: a.view(&dims, size),
             b: b.view(&dims, size),
@@ -61,7 +64,8 @@ impl Cuda {
         let size = dtype.bytes();
         let arrays =
             [("a", a, size), ("h", h, size), ("dh", dh, size), ("da", da, size), ("db", db, size)];
-        let plan = self.plan(Operation::ScanAdjoint, dtype, &dims, &arrays)?;
+        let states = [("h0", h0), ("dh_last", dh_last), ("dh0", dh0)];
+        let plan = self.plan(Operation::ScanAdjoint, dtype, &dims, &arrays, &states)?;
         let params = ScanAdjointParams {
             a: a.view(&dims, size),
             h: h.view(&dims, size),
@@ -99,7 +103,8 @@ impl Cuda {
         if operation == Operation::GateLoop {
             arrays.push(("v", v, size));
         }
-        let plan = self.plan(operation, dtype, &dims, &arrays)?;
+        let states = [("h0", h0), ("h_last", h_last), ("checkpoints", checkpoints)];
+        let plan = self.plan(operation, dtype, &dims, &arrays, &states)?;
         let params = GateLoopParams {
             q: q.view(&dims, size),
             k: k.view(&dims, size),
@@ -145,7 +150,9 @@ impl Cuda {
             let problem = "null: run the forward pass with a place for them".to_owned();
             return Err(CudaError::Operand { operand: "checkpoints", problem });
         }
-        let plan = self.plan(operation, dtype, &dims, &arrays)?;
+        let states =
+            [("checkpoints", args.checkpoints), ("dh_last", args.dh_last), ("dh0", args.dh0)];
+        let plan = self.plan(operation, dtype, &dims, &arrays, &states)?;
         let params = GateLoopAdjointParams {
             q: q.view(&dims, size),
             k: k.view(&dims, size),
@@ -175,6 +182,7 @@ impl Cuda {
         dtype: Dtype,
         dims: &Dims,
         arrays: Arrays<'_>,
+        states: States<'_>,
     ) -> Result<Plan, CudaError> {
         let ScanShape { batch, seqlen, channels, .. } = dims.shape;
         let shape = ScanShape::new(batch, seqlen, channels)?;
@@ -187,6 +195,7 @@ impl Cuda {
                 return Err(CudaError::Operand { operand, problem });
             }
         }
+        check_states(states, operation.state(dtype))?;
         let aligned = arrays.iter().all(|&(_, array, size)| array.is_aligned(size))
             && (channels * dtype.bytes()).is_multiple_of(16);
         Plan::new(operation, dtype, shape, aligned, &self.limits())
@@ -207,5 +216,45 @@ fn gate_sizes(
     } else {
         let problem = format!("{} is no fused operator of this direction", operation.name());
         Err(CudaError::Operand { operand: "operation", problem })
+    }
+}
+
+/// Refuses a state that is not aligned to its numbers: the kernel would fault, and take the context
+/// with it.
+fn check_states(states: States<'_>, state: Dtype) -> Result<(), CudaError> {
+    let size = state.bytes() as u64;
+    for &(operand, address) in states {
+        if !address.is_multiple_of(size) {
+            let problem = format!(
+                "its address {address:#x} is not a multiple of {size}, the bytes of a state of \
+                 type {}: copy it to fresh memory",
+                state.name()
+            );
+            return Err(CudaError::Operand { operand, problem });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // A test ends by panicking.
+    use super::*;
+
+    #[test]
+    fn states_are_aligned_to_their_own_numbers() {
+        for operation in Operation::ALL {
+            for dtype in Dtype::ALL.into_iter().filter(|&dtype| operation.takes(dtype)) {
+                let state = operation.state(dtype);
+                let size = state.bytes() as u64;
+                // None at all, and the smallest step that keeps the alignment.
+                check_states(&[("h0", 0), ("h_last", 4096 + size)], state).unwrap();
+                let refused = check_states(&[("h0", 0), ("dh0", 4096 + size / 2)], state);
+                let Err(CudaError::Operand { operand: "dh0", problem }) = refused else {
+                    panic!("{operation:?} {dtype:?}: {refused:?}");
+                };
+                assert!(problem.contains(state.name()), "{problem}");
+            }
+        }
     }
 }

@@ -128,7 +128,10 @@ impl<E: DeviceElement> DeviceVec<E> {
     /// # Errors
     /// [`CudaError::OutOfMemory`].
     pub fn uninit(cuda: &Cuda, stream: Stream, len: usize) -> Result<Self, CudaError> {
-        let buffer = Buffer::new(cuda.context(), stream, len * size_of::<E>())?;
+        // A length that wrapped around would pass for the size of a small buffer.
+        let bytes =
+            len.checked_mul(size_of::<E>()).ok_or(CudaError::OutOfMemory { bytes: usize::MAX })?;
+        let buffer = Buffer::new(cuda.context(), stream, bytes)?;
         Ok(Self { buffer, len, element: PhantomData })
     }
 
@@ -145,11 +148,31 @@ impl<E: DeviceElement> DeviceVec<E> {
         Ok(vec)
     }
 
+    /// Refuses a vector of another device, or of another stream: it might be freed while it is in use
+    /// there.
+    pub(super) fn check_home(
+        &self,
+        operand: &'static str,
+        cuda: &Cuda,
+        stream: Stream,
+    ) -> Result<(), CudaError> {
+        let (actual, expected) = (self.buffer.context.ordinal(), cuda.context().ordinal());
+        if actual != expected {
+            return Err(CudaError::WrongDevice { operand, actual, expected });
+        }
+        if self.buffer.stream != stream {
+            let problem = "allocated in another stream: upload it in the one that works with it";
+            return Err(CudaError::Operand { operand, problem: problem.to_owned() });
+        }
+        Ok(())
+    }
+
     /// Sets every byte, in stream order: tests fill outputs with what no kernel writes.
     ///
     /// # Errors
     /// [`CudaError::Driver`].
     pub fn fill_bytes(&mut self, cuda: &Cuda, stream: Stream, byte: u8) -> Result<(), CudaError> {
+        self.check_home("self", cuda, stream)?;
         cuda.bind()?;
         // SAFETY: the buffer is this large.
         unsafe { result::memset_d8_async(self.ptr(), byte, self.buffer.bytes(), stream.raw()) }
@@ -159,7 +182,8 @@ impl<E: DeviceElement> DeviceVec<E> {
     /// A copy on the host, after the stream's work.
     ///
     /// # Errors
-    /// [`CudaError::Driver`], also if a kernel before failed.
+    /// [`CudaError::Driver`], also if a kernel before failed; [`CudaError::WrongDevice`], and
+    /// [`CudaError::Operand`] for another stream than that of the allocation.
     pub fn download(&self, cuda: &Cuda, stream: Stream) -> Result<Vec<E>, CudaError> {
         self.download_range(cuda, stream, 0..self.len)
     }
@@ -178,6 +202,7 @@ impl<E: DeviceElement> DeviceVec<E> {
             let problem = format!("{range:?} does not lie within {} elements", self.len);
             return Err(CudaError::Operand { operand: "range", problem });
         }
+        self.check_home("self", cuda, stream)?;
         cuda.bind()?;
         let mut data = vec![E::default(); range.len()];
         let from = self.ptr() + (range.start * size_of::<E>()) as u64;

@@ -22,6 +22,7 @@
 mod args;
 mod device;
 mod error;
+mod fused;
 mod geometry;
 mod launch;
 mod memory;
@@ -36,7 +37,7 @@ pub use args::{
 };
 pub use device::Cuda;
 pub use error::CudaError;
+pub use fused::{GateLoopGrads, GateLoopResult, Gates};
 pub use memory::{DeviceElement, DeviceVec};
 pub use operation::{Dtype, Operation};
-pub use owned::{GateLoopGrads, GateLoopResult, Gates};
 pub use plan::DeviceLimits;

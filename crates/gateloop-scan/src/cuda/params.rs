@@ -110,3 +110,51 @@ pub(crate) struct GateLoopAdjointParams {
     pub(crate) mode: u32,
     pub(crate) has_h0: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::device::{NEEDED, NEEDED_CAPABILITY};
+    use crate::cuda::geometry::{Geometry, geometry};
+    use crate::cuda::{Dtype, Operation};
+
+    const fn bytes(operation: Operation) -> usize {
+        match operation {
+            Operation::Scan => size_of::<ScanParams>(),
+            Operation::ScanAdjoint => size_of::<ScanAdjointParams>(),
+            Operation::GateLoop | Operation::SimpleGateLoop => size_of::<GateLoopParams>(),
+            _ => size_of::<GateLoopAdjointParams>(),
+        }
+    }
+
+    #[test]
+    fn the_ptx_takes_these_structures_and_as_many_threads() {
+        for operation in Operation::ALL {
+            let ptx = operation.ptx();
+            for dtype in Dtype::ALL.into_iter().filter(|&dtype| operation.takes(dtype)) {
+                let name = operation.kernel(dtype);
+                let entry = ptx.split_once(&format!(".entry {name}(\n"));
+                let entry = entry.unwrap_or_else(|| panic!("no kernel {name}")).1;
+                let head = entry.split_once('{').map_or(entry, |(head, _)| head);
+                let work = size_of::<WorkspaceParams>();
+                for (i, bytes) in [bytes(operation), work].into_iter().enumerate() {
+                    let parameter = format!(".b8 {name}_param_{i}[{bytes}]");
+                    assert!(head.contains(&parameter), "{parameter} in {head}");
+                }
+                let threads = geometry(&name).map_or(0, Geometry::threads);
+                assert!(head.contains(&format!(".maxntid {threads}, 1, 1")), "{threads} in {head}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_ptx_asks_for_what_is_checked() {
+        // PTX ISA 8.4 came with CUDA 12.4.
+        assert_eq!(NEEDED, (12, 4));
+        let target = format!(".target sm_{}{}", NEEDED_CAPABILITY.0, NEEDED_CAPABILITY.1);
+        for operation in Operation::ALL {
+            let head: Vec<&str> = operation.ptx().lines().take(20).collect();
+            assert!(head.contains(&".version 8.4") && head.contains(&target.as_str()), "{head:?}");
+        }
+    }
+}

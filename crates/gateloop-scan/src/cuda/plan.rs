@@ -2,7 +2,7 @@
 //! device's limits.
 
 use super::error::CudaError;
-use super::geometry::{GROUP, geometry};
+use super::geometry::{GROUP, Geometry, geometry};
 use super::params::Shape;
 use super::{Dtype, Operation};
 use crate::ScanShape;
@@ -32,6 +32,11 @@ pub(crate) struct Plan {
     pub(crate) words: u64,
 }
 
+/// The kernels count tiles in 32 bits, and blocks ask for some more than there are.
+pub(crate) const MAX_TILES: u128 = 1 << 31;
+/// The kernels count channels in 32 bits, and the last tile of channels reaches past the end.
+pub(crate) const MAX_CHANNELS: usize = 1 << 31;
+
 /// Bytes that the driver keeps of a multiprocessor's shared memory for each block.
 const RESERVED: usize = 1024;
 
@@ -43,19 +48,16 @@ impl Plan {
         aligned: bool,
         limits: &DeviceLimits,
     ) -> Result<Self, CudaError> {
-        let kernel = operation.kernel(dtype);
-        let unknown = CudaError::Dtype { operation: operation.name(), dtype: dtype.name() };
-        let tile = geometry(&kernel).ok_or(unknown)?;
+        let (kernel, tile) = choose(operation, dtype, limits)?;
         let shared_bytes = tile.shared_bytes(operation, dtype);
-        if shared_bytes > limits.shared_per_block {
-            let given = limits.shared_per_block;
-            return Err(CudaError::SharedMemory { kernel, needed: shared_bytes, given });
+        if shape.channels > MAX_CHANNELS {
+            return Err(CudaError::TooManyChannels { channels: shape.channels });
         }
         let columns_per_row = shape.channels.div_ceil(tile.channels());
         let columns = shape.batch as u128 * columns_per_row as u128;
         let chunks = shape.seqlen.div_ceil(tile.positions());
         let tiles = columns * chunks as u128;
-        if tiles >= u128::from(u32::MAX) {
+        if tiles > MAX_TILES {
             return Err(CudaError::TooLarge { tiles });
         }
         let resident = (limits.shared_per_multiprocessor / (shared_bytes + RESERVED))
@@ -86,6 +88,30 @@ impl Plan {
     }
 }
 
+/// The kernel with the largest tiles that fit the device.
+fn choose(
+    operation: Operation,
+    dtype: Dtype,
+    limits: &DeviceLimits,
+) -> Result<(String, Geometry), CudaError> {
+    let kernel = operation.kernel(dtype);
+    let unknown = CudaError::Dtype { operation: operation.name(), dtype: dtype.name() };
+    let tile = geometry(&kernel).ok_or(unknown)?;
+    let given = limits.shared_per_block;
+    let fits = |tile: Geometry| tile.shared_bytes(operation, dtype) <= given;
+    if fits(tile) {
+        return Ok((kernel, tile));
+    }
+    let small = format!("{kernel}_small");
+    match geometry(&small) {
+        Some(tile) if fits(tile) => Ok((small, tile)),
+        _ => {
+            let needed = tile.shared_bytes(operation, dtype);
+            Err(CudaError::SharedMemory { kernel, needed, given })
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)] // A test ends by panicking.
@@ -102,6 +128,12 @@ mod tests {
         multiprocessors: 108,
         shared_per_block: 163 * KIB,
         shared_per_multiprocessor: 164 * KIB,
+        threads_per_multiprocessor: 2048,
+    };
+    const B200: DeviceLimits = DeviceLimits {
+        multiprocessors: 148,
+        shared_per_block: 227 * KIB,
+        shared_per_multiprocessor: 228 * KIB,
         threads_per_multiprocessor: 2048,
     };
     const DESKTOP: DeviceLimits = DeviceLimits {
@@ -149,6 +181,31 @@ mod tests {
     }
 
     #[test]
+    fn counts_of_32_bits_do_not_wrap() {
+        // More channels than 32 bits hold, in few tiles.
+        let shape = ScanShape::new(1, 1, 1 << 33).unwrap();
+        let refused = Plan::new(Operation::Scan, Dtype::Bf16, shape, true, &H100);
+        assert!(matches!(refused, Err(CudaError::TooManyChannels { .. })));
+        // So many tiles that the tickets taken after the last would begin again at 0.
+        let shape = ScanShape::new(u32::MAX as usize - 1, 1, 1).unwrap();
+        let refused = Plan::new(Operation::Scan, Dtype::Bf16, shape, true, &H100);
+        assert!(matches!(refused, Err(CudaError::TooLarge { .. })));
+        let most = plan(Operation::Scan, Dtype::F32, [1 << 31, 1, 1], &H100).shape;
+        assert_eq!((most.columns, most.chunks), (1 << 31, 1));
+    }
+
+    #[test]
+    fn the_smallest_problem_is_one_tile_of_one_block() {
+        for operation in Operation::ALL {
+            for dtype in Dtype::ALL.into_iter().filter(|&dtype| operation.takes(dtype)) {
+                let plan = plan(operation, dtype, [1, 1, 1], &B200);
+                let shape = plan.shape;
+                assert_eq!((plan.grid, shape.columns, shape.chunks, shape.prefetch), (1, 1, 1, 1));
+            }
+        }
+    }
+
+    #[test]
     fn complex_operators_have_no_complex_operands() {
         let shape = ScanShape::new(1, 8, 8).unwrap();
         let refused = Plan::new(Operation::GateLoop, Dtype::C64, shape, true, &H100);
@@ -165,7 +222,7 @@ mod tests {
     fn every_kernel_fits_a_data_center_gpu() {
         for operation in Operation::ALL {
             for dtype in Dtype::ALL.into_iter().filter(|&dtype| operation.takes(dtype)) {
-                for limits in [&H100, &A100] {
+                for limits in [&H100, &A100, &B200] {
                     plan(operation, dtype, [8, 2048, 1024], limits);
                 }
             }
@@ -173,12 +230,24 @@ mod tests {
     }
 
     #[test]
+    fn a_desktop_gpu_gets_the_smaller_tiles() {
+        for operation in Operation::ALL {
+            for dtype in Dtype::ALL.into_iter().filter(|&dtype| operation.takes(dtype)) {
+                let small = plan(operation, dtype, [8, 2048, 1024], &DESKTOP);
+                assert!(small.shared_bytes <= DESKTOP.shared_per_block);
+            }
+        }
+        assert_eq!(plan(Operation::Scan, Dtype::F32, [1, 9, 9], &DESKTOP).kernel, "scan_f32_small");
+        assert_eq!(plan(Operation::Scan, Dtype::F32, [1, 9, 9], &H100).kernel, "scan_f32");
+    }
+
+    #[test]
     fn a_kernel_that_does_not_fit_says_so() {
+        let limits = DeviceLimits { shared_per_block: 48 * KIB, ..DESKTOP };
         let shape = ScanShape::new(1, 4096, 512).unwrap();
-        match Plan::new(Operation::Scan, Dtype::F32, shape, true, &DESKTOP) {
-            Ok(plan) => assert!(plan.shared_bytes <= DESKTOP.shared_per_block),
+        match Plan::new(Operation::Scan, Dtype::F32, shape, true, &limits) {
             Err(CudaError::SharedMemory { needed, given, .. }) => assert!(needed > given),
-            Err(other) => panic!("{other}"),
+            other => panic!("{other:?}"),
         }
     }
 }

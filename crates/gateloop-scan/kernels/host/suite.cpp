@@ -1,0 +1,222 @@
+// The kernels on a CPU, against plain loops.
+//
+// `suite` runs everything, `suite grid` or `suite look_back` a part, `suite mutant NAME` enough to
+// notice that the machine breaks a promise. A number behind a part is a seed for other cases. The exit
+// status is 3 where something is wrong.
+#include "scan_cases.h"
+#include "gate_cases.h"
+#include <chrono>
+
+static const int SEQLENS[] = {1, 2, 31, 33, 63, 64, 65, 69, 70, 71, 129, 300, 1025};
+static const int CHANNELS[] = {1, 3, 4, 31, 32, 33, 64, 65, 130};
+
+// Tiles so small that a sequence has many, and blocks by the dozen: the ordinary ones rarely look far back.
+#define TINY(name, Params, Op) \
+  KERNEL(0, 0) name(const Params params, const Workspace work) { run_pass<Op>(params, params.shape, work); }
+using Narrow = Geometry<1, 1, 1, 3, 2>;
+using Low = Geometry<2, 1, 2, 3, 2>;
+using ScanNarrow = Scan<float, Narrow>;
+using ScanPair = Scan<Complex<double>, Narrow>;
+using ScanLow = Scan<bf16, Low>;
+using AdjointLow = ScanAdjoint<float, Low>;
+using GateNarrow = GateLoop<float, MaxHeads, Narrow>;
+using SimpleParams = GateLoopAdjointParams<float, Simple>;
+using SimpleLow = GateLoopAdjoint<float, Simple, Low>;
+using GateParams = GateLoopParams<float, MaxHeads>;
+TINY(tiny_scan_f32, ScanParams<float>, ScanNarrow)
+TINY(tiny_scan_c128, ScanParams<Complex<double>>, ScanPair)
+TINY(tiny_scan_bf16, ScanParams<bf16>, ScanLow)
+TINY(tiny_scan_adjoint_f32, ScanAdjointParams<float>, AdjointLow)
+TINY(tiny_gate_loop_f32, GateParams, GateNarrow)
+TINY(tiny_simple_gate_loop_adjoint_f32, SimpleParams, SimpleLow)
+
+static u32 one_of = 1; // of so many cases of the grid
+
+template <class F>
+static void grid(const char* kernel, F check) {
+  u32 count = 0;
+  for (int seqlen : SEQLENS) {
+    for (int channels : CHANNELS) {
+      if (count++ % one_of != 0) continue;
+      check(Case::random(kernel, seqlen * channels < 20000 ? 1 + int(dice.below(2)) : 1, seqlen, channels));
+    }
+  }
+}
+#define SCANS(E, name)                                                                           \
+  grid("scan_" #name, [](const Case& c) { check_scan<E>(c, scan_##name); });                     \
+  grid("scan_adjoint_" #name, [](const Case& c) { check_scan_adjoint<E>(c, scan_adjoint_##name); })
+#define GATES(E, Kind, name, type)                                                               \
+  grid(#name "_" #type,                                                                          \
+       [](const Case& c) { check_gate_loop<E, Kind>(c, name##_##type, name##_adjoint_##type); }); \
+  grid(#name "_adjoint_" #type, [](const Case& c) { check_gate_loop_adjoint<E, Kind>(c, name##_adjoint_##type); })
+
+#define SMALL_ADJOINT(E, type)                                                                   \
+  grid("scan_adjoint_" #type "_small",                                                           \
+       [](const Case& c) { check_scan_adjoint<E>(c, scan_adjoint_##type##_small); })
+#define SMALL_GATES(E, type)                                                                     \
+  grid("gate_loop_" #type "_small", [](const Case& c) {                                          \
+    check_gate_loop<E, MaxHeads>(c, gate_loop_##type##_small, gate_loop_adjoint_##type);         \
+  })
+
+// The smaller tiles that some kernels have, and the adjoints that go with the forward ones.
+static void small_kernels() {
+  grid("scan_f32_small", [](const Case& c) { check_scan<float>(c, scan_f32_small); });
+  grid("scan_c128_small", [](const Case& c) { check_scan<Complex<double>>(c, scan_c128_small); });
+  grid("scan_bf16_small", [](const Case& c) { check_scan<bf16>(c, scan_bf16_small); });
+  grid("scan_f16_small", [](const Case& c) { check_scan<f16>(c, scan_f16_small); });
+  SMALL_ADJOINT(float, f32);
+  SMALL_ADJOINT(double, f64);
+  SMALL_ADJOINT(Complex<float>, c64);
+  SMALL_ADJOINT(Complex<double>, c128);
+  SMALL_ADJOINT(bf16, bf16);
+  SMALL_ADJOINT(f16, f16);
+  SMALL_GATES(double, f64);
+  SMALL_GATES(bf16, bf16);
+  SMALL_GATES(f16, f16);
+}
+
+static void all_kernels() {
+  small_kernels();
+  SCANS(float, f32);
+  SCANS(double, f64);
+  SCANS(Complex<float>, c64);
+  SCANS(Complex<double>, c128);
+  SCANS(bf16, bf16);
+  SCANS(f16, f16);
+  GATES(float, MaxHeads, gate_loop, f32);
+  GATES(double, MaxHeads, gate_loop, f64);
+  GATES(bf16, MaxHeads, gate_loop, bf16);
+  GATES(f16, MaxHeads, gate_loop, f16);
+  GATES(float, Simple, simple_gate_loop, f32);
+  GATES(double, Simple, simple_gate_loop, f64);
+  GATES(bf16, Simple, simple_gate_loop, bf16);
+  GATES(f16, Simple, simple_gate_loop, f16);
+}
+
+static void tiny_tiles(int seqlen, int channels, u32 most_blocks) {
+  const auto sized = [&](const char* kernel, int rows) {
+    Case c = Case::random(kernel, 1 + int(dice.below(2)), rows, channels);
+    c.most_blocks = most_blocks;
+    return c;
+  };
+  check_scan<float>(sized("tiny_scan_f32", seqlen), tiny_scan_f32);
+  check_scan<Complex<double>>(sized("tiny_scan_c128", seqlen), tiny_scan_c128);
+  check_scan<bf16>(sized("tiny_scan_bf16", seqlen), tiny_scan_bf16);
+  check_scan_adjoint<float>(sized("tiny_scan_adjoint_f32", seqlen), tiny_scan_adjoint_f32);
+  check_gate_loop<float, MaxHeads>(sized("tiny_gate_loop_f32", seqlen), tiny_gate_loop_f32, nullptr);
+  check_gate_loop_adjoint<float, Simple>(sized("tiny_simple_gate_loop_adjoint_f32", seqlen),
+                                         tiny_simple_gate_loop_adjoint_f32);
+}
+
+// So many blocks that 32 groups of tiles are under way together. The youngest go first, so that the maps
+// of all groups are there before the first state is.
+static void far_look_back() {
+  for (int run = 0; run < 4; run++) {
+    Case c = Case::random("tiny_scan_f32", 1, 40 * GROUP, 20);
+    c.a_tile_a_block = true;
+    host::Options options = random_options(1);
+    options.resident = u32(c.seqlen);
+    options.order = host::FORWARD;
+    options.schedule = run % 2 ? host::LIFO : host::STARVE_OLD;
+    check_scan<float>(c, tiny_scan_f32, nullptr, &options);
+  }
+}
+
+// Forty schedules, one answer to the bit.
+static void determinism() {
+  std::vector<unsigned char> first, bits;
+  for (int run = 0; run < 40; run++) {
+    const host::Random before = dice;
+    dice = host::Random(77); // the same numbers each time
+    Case c = Case::random("tiny_scan_f32", 1, 400, 40);
+    c.layout = ALIGNED, c.decays = NEAR_ONE, c.segments = NO_STARTS, c.nan = c.in_place = false;
+    c.most_blocks = 60;
+    host::Options options = random_options(60);
+    options.resident = 1 + u32(run) * 3 / 2;
+    options.order = host::Order(run % 3), options.schedule = host::Schedule(run / 3 % 4);
+    options.seed = 1000 + u64(run);
+    check_scan<float>(c, tiny_scan_f32, &bits, &options);
+    dice = before;
+    dice.next();
+    if (run == 0) first = bits;
+    if (bits != first) fail(c, "schedule %d changes bits", run);
+  }
+}
+
+// The tags of 2^29 launches are used up: the workspace is cleared, once.
+static void epochs_wrap() {
+  workspace.control.epoch = EPOCHS - 3;
+  for (int run = 0; run < 40; run++) {
+    Case c = Case::random("tiny_scan_f32", 1, 1 + int(dice.below(200)), 1 + int(dice.below(70)));
+    c.most_blocks = 20;
+    check_scan<float>(c, tiny_scan_f32);
+  }
+  if (workspace.control.epoch != 38) {
+    printf("FAILURE: the epoch is %u after the wrap\n", workspace.control.epoch);
+    tally.failures++;
+  }
+}
+
+static void print_distances() {
+  for (int level = 0; level < 2; level++) {
+    printf("look-back over %s:", level ? "groups" : "tiles");
+    // A tile's search ends within its group; the distance counts what lies between.
+    const int least = level ? 1 : 2, most = level ? 32 : GROUP - 1;
+    for (int i = least; i <= most; i++) {
+      printf(" %llu", host::distances[level][i]);
+      if (host::distances[level][i] == 0) {
+        printf("\nFAILURE: distance %d never occurred", i);
+        tally.failures++;
+      }
+    }
+    puts("");
+  }
+}
+
+static int usage() {
+  printf("suite [all | grid | look_back [SEED]] | [mutant NAME]; mutants:");
+  for (int m = 1; m < host::MUTANTS; m++) printf(" %s", host::MUTANT_NAMES[m]);
+  puts("");
+  return 2;
+}
+
+int main(int count, char** arguments) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
+  const auto done = [&](const char* part) {
+    printf("%-14s %6llu cases so far, %.1f s\n", part, tally.cases, seconds());
+    fflush(stdout);
+  };
+  const std::string what = count > 1 ? arguments[1] : "all";
+  const bool is_all = what == "all";
+  if (what == "mutant") {
+    for (int m = 1; count > 2 && m < host::MUTANTS; m++) {
+      if (!strcmp(arguments[2], host::MUTANT_NAMES[m])) host::mutant = host::Mutant(m);
+    }
+    if (host::mutant == host::NONE) return usage();
+    for (int run = 0; run < 20; run++) tiny_tiles(100, 36, 40);
+    one_of = 7;
+    all_kernels();
+  } else if (!is_all && what != "grid" && what != "look_back") {
+    return usage();
+  }
+  if (count > 2 && host::mutant == host::NONE) dice = host::Random(u64(atoll(arguments[2])));
+  if (is_all || what == "grid") {
+    all_kernels(), done("grid");
+  }
+  if (is_all || what == "look_back") {
+    for (int seqlen : {1, 31, 65, 300})
+      for (int channels : {1, 36, 72}) tiny_tiles(seqlen, channels, 90);
+    tiny_tiles(1025, 1, 90);
+    done("tiny tiles");
+    far_look_back(), done("far look-back");
+    determinism(), done("determinism");
+    epochs_wrap(), done("epochs");
+    print_distances();
+  }
+  printf("%llu cases, %llu launches, %llu numbers, %llu failures, %llu deadlocks, worst error %.2f of the allowed, "
+         "%.0f M switches, %.1f s\n",
+         tally.cases, tally.launches, tally.numbers, tally.failures, tally.deadlocks, tally.worst,
+         double(host::machine.switches) / 1e6, seconds());
+  return tally.failures ? host::FAULT : 0;
+}
