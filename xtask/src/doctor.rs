@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::compiler::Compiler;
+use crate::driver;
 use crate::error::{Error, Result};
-use crate::gpu;
 use crate::python::Python;
 use crate::setup::{Build, Package, libtorch};
 use crate::table::{Row, Table, Verdict, size};
@@ -117,7 +117,7 @@ fn gpu_row(cuda_libtorch: bool) -> Row {
         remedy: remedy.map(str::to_owned),
     };
     let without = Some("fine without: everything runs on the CPU");
-    let gpus = match gpu::find() {
+    let gpus = match driver::find() {
         Ok(Some(gpus)) => gpus,
         Ok(None) => return row(Verdict::Optional, "no CUDA driver".to_owned(), without),
         Err(reason) => {

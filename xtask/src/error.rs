@@ -95,6 +95,12 @@ pub(crate) enum Error {
     #[error("{count} of {total} compilations spill registers or use the stack; see the list above")]
     Spills { count: usize, total: usize },
 
+    #[error(
+        "the bundle takes {}, more than the {} that it may", crate::table::size(*bytes),
+        crate::table::size(*limit)
+    )]
+    BundleTooLarge { bytes: u64, limit: u64 },
+
     #[error("something this project needs is missing; see the rows marked MISSING")]
     Doctor,
 }

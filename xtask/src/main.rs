@@ -3,6 +3,7 @@
 mod child;
 mod compiler;
 mod doctor;
+mod driver;
 mod error;
 mod gpu;
 mod kernels;
@@ -35,6 +36,8 @@ enum Task {
     Train(train::Options),
     /// Compile the CUDA kernels to PTX and say what they take of a GPU; no GPU is needed
     Kernels(kernels::Options),
+    /// What a machine with a GPU is to run: tests, benches, peers
+    Gpu(gpu::Options),
     /// Run every check of the project, cheapest first
     Test(test::Options),
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::Doctor => doctor::run(&workspace),
         Task::Train(options) => train::run(&workspace, &options),
         Task::Kernels(options) => kernels::run(&workspace, &options),
+        Task::Gpu(options) => gpu::run(&workspace, &options),
         Task::Test(options) => test::run(&workspace, &options),
     };
     match done {
