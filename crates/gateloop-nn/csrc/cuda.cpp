@@ -6,26 +6,9 @@
 
 #include <dlfcn.h>
 
-#include <exception>
 #include <string>
 
-namespace {
-
-template <typename Body>
-int guarded(std::string* error, Body body) {
-  try {
-    return body();
-  } catch (const c10::Error& e) {
-    *error = e.what_without_backtrace();
-  } catch (const std::exception& e) {
-    *error = e.what();
-  } catch (...) {
-    *error = "unknown C++ exception";
-  }
-  return -1;
-}
-
-}  // namespace
+#include "guarded.h"
 
 extern "C" {
 
@@ -74,25 +57,23 @@ int gateloop_cuda_stream(int device, void** stream, std::string* error) {
   });
 }
 
-// Turns autocast on CUDA on (to bfloat16) or off for this thread; returns what it was.
-int gateloop_autocast_bf16(int enabled) {
+// Sets whether autocast on CUDA, to bfloat16, is on in this thread, and returns whether it was.
+int gateloop_autocast(int enabled) {
   const bool was = at::autocast::is_autocast_enabled(at::kCUDA);
   if (enabled != 0) {
     at::autocast::set_autocast_dtype(at::kCUDA, at::kBFloat16);
-    at::autocast::increment_nesting();
-  } else if (at::autocast::decrement_nesting() == 0) {
-    // The copies of the parameters in the lower precision are good for one region only.
-    at::autocast::clear_cache();
   }
   at::autocast::set_autocast_enabled(at::kCUDA, enabled != 0);
   return was ? 1 : 0;
 }
 
-// Sets whether autocast on CUDA is on in this thread, and returns whether it was.
-int gateloop_autocast_switch(int enabled) {
-  const bool was = at::autocast::is_autocast_enabled(at::kCUDA);
-  at::autocast::set_autocast_enabled(at::kCUDA, enabled != 0);
-  return was ? 1 : 0;
+// Begins and ends a region: when the outermost one ends, the copies of the parameters in the lower
+// precision are dropped, since the parameters may change.
+void gateloop_autocast_enter() { at::autocast::increment_nesting(); }
+void gateloop_autocast_leave() {
+  if (at::autocast::decrement_nesting() == 0) {
+    at::autocast::clear_cache();
+  }
 }
 
 }  // extern "C"

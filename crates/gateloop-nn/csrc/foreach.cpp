@@ -5,9 +5,10 @@
 #include <ATen/core/grad_mode.h>
 
 #include <cstddef>
-#include <exception>
 #include <string>
 #include <vector>
+
+#include "guarded.h"
 
 using at::Tensor;
 
@@ -22,20 +23,14 @@ std::vector<Tensor> list(const Tensor* const* tensors, size_t n) {
   return held;
 }
 
+// Runs `body` without recording gradients.
 template <typename Body>
-int guarded(std::string* error, Body body) {
-  try {
+int without_grad(std::string* error, Body body) {
+  return guarded(error, [&] {
     const at::NoGradGuard no_grad;
     body();
     return 0;
-  } catch (const c10::Error& e) {
-    *error = e.what_without_backtrace();
-  } catch (const std::exception& e) {
-    *error = e.what();
-  } catch (...) {
-    *error = "unknown C++ exception";
-  }
-  return -1;
+  });
 }
 
 }  // namespace
@@ -51,7 +46,7 @@ int gateloop_fused_adamw(const Tensor* const* params, const Tensor* const* grads
                          const Tensor* const* exp_avgs, const Tensor* const* exp_avg_sqs,
                          const Tensor* const* steps, size_t n, const GateloopAdamW* options,
                          std::string* error) {
-  return guarded(error, [&] {
+  return without_grad(error, [&] {
     auto p = list(params, n), m = list(exp_avgs, n), v = list(exp_avg_sqs, n);
     auto step = list(steps, n);
     at::_foreach_add_(step, 1);
@@ -63,14 +58,14 @@ int gateloop_fused_adamw(const Tensor* const* params, const Tensor* const* grads
 
 // The Euclidean norm over all elements of all tensors, as a scalar tensor.
 int gateloop_total_norm(const Tensor* const* tensors, size_t n, Tensor** norm, std::string* error) {
-  return guarded(error, [&] {
+  return without_grad(error, [&] {
     *norm = new Tensor(at::linalg_vector_norm(at::stack(at::_foreach_norm(list(tensors, n), 2)), 2));
   });
 }
 
 // Multiplies every tensor by a number, in place.
 int gateloop_foreach_mul(const Tensor* const* tensors, size_t n, double factor, std::string* error) {
-  return guarded(error, [&] { at::_foreach_mul_(list(tensors, n), factor); });
+  return without_grad(error, [&] { at::_foreach_mul_(list(tensors, n), factor); });
 }
 
 }  // extern "C"

@@ -32,6 +32,19 @@ pub(crate) fn fused(
         return Err(NnError::Shape { operand: "q", expected, actual: inputs[0].size() });
     };
     let shape = ScanShape::new(batch as usize, seqlen as usize, channels as usize)?;
+    // The kernels trust the sizes.
+    let names: &[&'static str] = if fused.operation == Operation::GateLoop {
+        check("z", inputs[3], &[batch, seqlen, channels, 2])?;
+        &["k", "v"]
+    } else {
+        &["kv", "z"]
+    };
+    for (name, input) in names.iter().zip(&inputs[1..]) {
+        check(name, input, &[batch, seqlen, channels])?;
+    }
+    if let Some(state) = state {
+        check("state", state, &[batch, channels])?;
+    }
     let function = FusedFunction { fused, shape, has_h0: state.is_some() };
     let operands: Vec<&Tensor> = inputs.iter().copied().chain(state).collect();
     let mut outputs = autograd::apply(function, &operands)?.into_iter();
@@ -39,6 +52,14 @@ pub(crate) fn fused(
         (Some(y), Some(last)) => Ok((y, last)),
         _ => Err(NnError::Function { message: "the operator returned too few outputs".into() }),
     }
+}
+
+fn check(operand: &'static str, tensor: &Tensor, expected: &[i64]) -> Result<()> {
+    if tensor.size() == expected {
+        return Ok(());
+    }
+    let expected = format!("{expected:?}, to agree with `q`,");
+    Err(NnError::Shape { operand, expected, actual: tensor.size() })
 }
 
 struct FusedFunction {
@@ -70,12 +91,8 @@ impl FusedFunction {
         let q = place.plain("q", &inputs[0], elements)?;
         let k = place.plain("k", &inputs[1], elements)?;
         let (v, z) = if self.is_complex() {
-            let [batch, seqlen, channels, _] = inputs[3].size()[..] else {
-                let expected = "[B, T, C, 2]".into();
-                return Err(NnError::Shape { operand: "z", expected, actual: inputs[3].size() });
-            };
             // Pairs lie side by side in what the projection wrote.
-            let z = inputs[3].f_contiguous()?.f_view([batch, seqlen, 2 * channels])?;
+            let z = inputs[3].f_contiguous()?.f_flatten(2, 3)?;
             (place.plain("v", &inputs[2], elements)?, place.plain("z", &z, elements)?)
         } else {
             (k.shallow_clone(), place.plain("z", &inputs[2], elements)?)
@@ -128,8 +145,8 @@ impl Function for FusedFunction {
             mode: self.fused.mode,
         };
         place.with_workspace(operation, dtype, self.shape, |workspace| {
-            // SAFETY: `operands` has checked devices, kinds and layouts; the sizes are those of q, or
-            // libtorch's chunks of one projection; torch reuses memory in stream order only.
+            // SAFETY: `fused` has checked the sizes, `operands` devices, kinds and layouts; torch reuses
+            // memory in stream order only.
             unsafe { place.cuda.gate_loop(operation, place.stream, workspace, &args) }
         })?;
         for input in &inputs[..given] {
@@ -199,5 +216,38 @@ impl Function for FusedFunction {
         }
         grads.extend(dh0.map(Some));
         Ok(grads)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // A test ends by panicking.
+    use super::*;
+    use tch::{Device, Kind};
+
+    /// Sizes are looked at before the device, so that this shows without a GPU.
+    #[test]
+    fn operands_that_do_not_fit_are_named() {
+        let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+        let (x, short) = (zeros(&[2, 5, 4]), zeros(&[2, 5, 3]));
+        let (z, state) = (zeros(&[2, 5, 4, 2]), zeros(&[2, 4]));
+        let complex =
+            Fused { operation: Operation::GateLoop, mode: GateMode::Complex, reverse: false };
+        let real = Fused { operation: Operation::SimpleGateLoop, ..complex };
+        let refused = |which: Fused, inputs: &[&Tensor], state: Option<&Tensor>| {
+            fused(which, inputs, state).unwrap_err().to_string()
+        };
+        for (operand, inputs) in
+            [("k", [&x, &short, &x, &z]), ("v", [&x, &x, &short, &z]), ("z", [&x, &x, &x, &x])]
+        {
+            let message = refused(complex, &inputs, Some(&state));
+            assert!(message.contains(&format!("`{operand}`")), "{message}");
+        }
+        for (operand, inputs) in [("kv", [&x, &short, &x]), ("z", [&x, &x, &short])] {
+            let message = refused(real, &inputs, Some(&state));
+            assert!(message.contains(&format!("`{operand}`")), "{message}");
+        }
+        let message = refused(real, &[&x, &x, &x], Some(&zeros(&[2, 3])));
+        assert!(message.contains("`state`"), "{message}");
     }
 }

@@ -15,8 +15,9 @@ unsafe extern "C" {
         stream: *mut *mut c_void,
         error: *mut ErrorText,
     ) -> c_int;
-    fn gateloop_autocast_bf16(enabled: c_int) -> c_int;
-    fn gateloop_autocast_switch(enabled: c_int) -> c_int;
+    fn gateloop_autocast(enabled: c_int) -> c_int;
+    fn gateloop_autocast_enter();
+    fn gateloop_autocast_leave();
 }
 
 /// Opens libtorch's CUDA library, if this libtorch has one; returns whether it is open.
@@ -54,47 +55,85 @@ pub(super) fn current_stream(device: usize) -> Result<Stream> {
     Ok(unsafe { Stream::from_raw(stream.cast()) })
 }
 
+/// Sets autocast on CUDA for this thread; what it was before comes back when this is dropped.
+#[derive(Debug)]
+struct Switched {
+    was: c_int,
+    /// Autocast belongs to a thread.
+    thread: PhantomData<*const ()>,
+}
+
+impl Switched {
+    fn to(enabled: bool) -> Self {
+        // SAFETY: sets a flag of this thread.
+        Self { was: unsafe { gateloop_autocast(c_int::from(enabled)) }, thread: PhantomData }
+    }
+}
+
+impl Drop for Switched {
+    fn drop(&mut self) {
+        // SAFETY: sets a flag of this thread.
+        unsafe { gateloop_autocast(self.was) };
+    }
+}
+
 /// Within its life, matrix products on CUDA in this thread are in bfloat16, parameters stay as they are.
 #[derive(Debug)]
 pub struct Autocast {
-    /// Autocast belongs to a thread.
-    thread: PhantomData<*const ()>,
+    _on: Switched,
 }
 
 impl Autocast {
     /// Turns it on.
     #[must_use = "autocast ends when this is dropped"]
     pub fn bf16() -> Self {
-        // SAFETY: sets a flag of this thread.
-        unsafe { gateloop_autocast_bf16(1) };
-        Self { thread: PhantomData }
+        // SAFETY: counts regions of this thread; `drop` counts back.
+        unsafe { gateloop_autocast_enter() };
+        Self { _on: Switched::to(true) }
     }
 }
 
 impl Drop for Autocast {
     fn drop(&mut self) {
-        // SAFETY: sets a flag of this thread.
-        unsafe { gateloop_autocast_bf16(0) };
+        // SAFETY: `bf16` has counted this region.
+        unsafe { gateloop_autocast_leave() };
     }
 }
 
 /// Within its life autocast is off in this thread, for arithmetic that must stay in f32.
 pub(crate) struct FullPrecision {
-    was: c_int,
-    /// Autocast belongs to a thread.
-    thread: PhantomData<*const ()>,
+    _off: Switched,
 }
 
 impl FullPrecision {
     pub(crate) fn new() -> Self {
-        // SAFETY: sets a flag of this thread.
-        Self { was: unsafe { gateloop_autocast_switch(0) }, thread: PhantomData }
+        Self { _off: Switched::to(false) }
     }
 }
 
-impl Drop for FullPrecision {
-    fn drop(&mut self) {
-        // SAFETY: sets a flag of this thread.
-        unsafe { gateloop_autocast_switch(self.was) };
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether autocast is on.
+    fn is_on() -> bool {
+        let probe = Switched::to(false);
+        probe.was != 0
+    }
+
+    #[test]
+    fn autocast_comes_back_to_what_it_was() {
+        assert!(!is_on());
+        {
+            let _outer = Autocast::bf16();
+            assert!(is_on());
+            {
+                let _inner = Autocast::bf16();
+                let _full = FullPrecision::new();
+                assert!(!is_on());
+            }
+            assert!(is_on());
+        }
+        assert!(!is_on());
     }
 }
