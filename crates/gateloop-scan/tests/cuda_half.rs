@@ -3,19 +3,14 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
+#[path = "common/device.rs"]
+mod on_device;
+
 use gateloop_scan::cuda::{
     Array, Cuda, CudaError, DeviceVec, Dims, Dtype, Operation, RawWorkspace, ScanArgs, Stream,
 };
 use gateloop_scan::{Algorithm, Scan, ScanShape};
-use std::sync::Arc;
-
-fn device() -> Option<Arc<Cuda>> {
-    if !Cuda::is_available() {
-        println!("skipped: no CUDA driver");
-        return None;
-    }
-    Some(Cuda::device(0).unwrap())
-}
+use on_device::device;
 
 /// A 16-bit format, by its fields; the tests' numbers are normal in both.
 #[derive(Clone, Copy)]

@@ -3,21 +3,16 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
+#[path = "common/device.rs"]
+mod on_device;
+
 use gateloop_scan::cuda::{
     Array, Cuda, CudaError, DeviceVec, Dims, Dtype, Operation, RawWorkspace, ScanArgs, Stream,
 };
 use gateloop_scan::{Algorithm, Scan, ScanShape, Tolerance};
-use std::sync::Arc;
+use on_device::device;
 
 const UNTOUCHED: f32 = -12345.0;
-
-fn device() -> Option<Arc<Cuda>> {
-    if !Cuda::is_available() {
-        println!("skipped: no CUDA driver");
-        return None;
-    }
-    Some(Cuda::device(0).unwrap())
-}
 
 fn wave(len: usize, offset: f32, size: f32) -> Vec<f32> {
     (0..len).map(|i| offset + size * (1.7 * i as f32).sin()).collect()
