@@ -50,9 +50,6 @@ DEVICE u32 load_relaxed(const u32* p) {
   asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
   return v;
 }
-DEVICE void store_relaxed(u32* p, u32 v) {
-  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
-}
 DEVICE u32 add_atomic(u32* p, u32 v) { return atomicAdd(p, v); }
 
 // Outputs are not read again by the kernel that writes them: first to leave the cache.

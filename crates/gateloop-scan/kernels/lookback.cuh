@@ -80,8 +80,8 @@ struct LookBack {
   DEVICE void publish_group(const Affine<S>& m) const { GroupMap::store(group, CHANNELS, {m.a, m.x}, tag(MAP, m.cut)); }
   DEVICE void publish_next_state(S h) const { GroupState::store(group + GROUP_WORDS + STATE, CHANNELS, {h}, tag(WHOLE, false)); }
 
-  // How many of the `count` things before lie between here and the nearest that is whole, if all in
-  // between have their maps; or -1. Lane l looks at `whole`, the l-th back, and at `map`, its map.
+  // How many tiles lie between here and the nearest that is whole, if all of them have their maps; or -1.
+  // Bit l of both stands for the tile l + 1 back.
   DEVICE static int nearest(u32 whole, u32 maps) {
     if (whole == 0) return -1;
     const int between = __ffs(int(whole)) - 1;
@@ -91,8 +91,8 @@ struct LookBack {
 
   // Publishes the tile's map, then finds the prefix of the tile before in the same group, if there is
   // one, publishes the tile's own, and finds the state before the group, if it is not the first (not for
-  // the last tile of a group: `state_before` is for that). One trip to the L2 cache asks for all that may be there: in the common case
-  // the tile before is done, for all lanes, and so is the group before.
+  // the last tile of a group: `state_before` is for that). One trip to the L2 cache asks for all that may
+  // be there: in the common case the tile before is done, for all lanes, and so is the group before.
   DEVICE void search(const Affine<S>& own, bool publishes, bool wants_state, Affine<S>& before, S& h) const {
     bool has_prefix = in_group == 0, has_state = groups_before == 0 || !wants_state;
     if (publishes) Tile::store(tile, CHANNELS, {own.a, own.x}, tag(has_prefix ? WHOLE : MAP, own.cut));
@@ -212,5 +212,4 @@ struct LookBack {
     }
     return h;
   }
-
 };

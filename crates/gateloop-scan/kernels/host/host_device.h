@@ -49,10 +49,6 @@ DEVICE u32 load_relaxed(const u32* p) {
   host::before_load();
   return *p;
 }
-DEVICE void store_relaxed(u32* p, u32 v) {
-  *p = v;
-  host::machine.progress++;
-}
 DEVICE u32 add_atomic(u32* p, u32 v) { return host::add(p, v); }
 
 DEVICE void store_streaming(u16* p, u16 v) { host::store_output(p, v); }

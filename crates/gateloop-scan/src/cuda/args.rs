@@ -258,11 +258,16 @@ impl Operation {
     /// Positions between two checkpoints of a fused operator: the tile of its adjoint.
     ///
     /// # Errors
-    /// [`CudaError::Dtype`] if there is no such kernel.
+    /// [`CudaError::Dtype`] if there is no such kernel, [`CudaError::Operand`] for a scan, which has no
+    /// checkpoints.
     pub fn checkpoint_len(self, dtype: Dtype) -> Result<usize, CudaError> {
         let adjoint = match self {
             Self::GateLoop | Self::GateLoopAdjoint => Self::GateLoopAdjoint,
-            _ => Self::SimpleGateLoopAdjoint,
+            Self::SimpleGateLoop | Self::SimpleGateLoopAdjoint => Self::SimpleGateLoopAdjoint,
+            Self::Scan | Self::ScanAdjoint => {
+                let problem = format!("{} keeps no checkpoints: it has its states", self.name());
+                return Err(CudaError::Operand { operand: "operation", problem });
+            }
         };
         super::geometry::geometry(&adjoint.kernel(dtype))
             .map(super::geometry::Geometry::positions)
