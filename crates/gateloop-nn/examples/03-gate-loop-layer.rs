@@ -12,7 +12,7 @@ fn main() -> Result<()> {
     let (dim, seqlen, prompt) = (32, 100, 90);
     let vs = nn::VarStore::new(Device::Cpu);
     let config = GateLoopConfig { heads: Some(4), ..GateLoopConfig::new(dim) };
-    let layer = Residual::new(&vs.root(), dim, NormPlacement::Pre, |path| config.init(path))?;
+    let layer = Residual::new(&vs.root(), dim, NormPlacement::default(), |path| config.init(path))?;
 
     let mut parameters: Vec<_> = vs.variables().into_iter().collect();
     parameters.sort_by(|a, b| a.0.cmp(&b.0));

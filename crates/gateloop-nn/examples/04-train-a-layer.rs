@@ -29,9 +29,11 @@ struct Model {
 
 impl Model {
     fn new(path: &Path<'_>) -> Result<Self> {
-        let (mixer, feed_forward) =
-            (GateLoopConfig::new(DIM), FeedForwardConfig { dim: DIM, mult: 2 });
-        let pre = NormPlacement::Pre;
+        let (mixer, feed_forward) = (
+            GateLoopConfig::new(DIM),
+            FeedForwardConfig { mult: 2, ..FeedForwardConfig::new(DIM) },
+        );
+        let pre = NormPlacement::default();
         Ok(Self {
             embed: Linear::new(&(path / "embed"), 2, DIM, Bias::With)?,
             mixer: Residual::new(&(path / "mixer"), DIM, pre, |path| mixer.init(path))?,

@@ -6,16 +6,33 @@ use crate::linear::{Bias, Linear};
 use tch::Tensor;
 use tch::nn::Path;
 
-/// The size of a [`FeedForward`].
+/// A [`FeedForward`] to be built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FeedForwardConfig {
     /// Features of a token, D.
     pub dim: i64,
     /// The inner width in multiples of D.
     pub mult: i64,
+    /// The function between the two maps.
+    pub gelu: Gelu,
+}
+
+/// The Gaussian error linear unit (Hendrycks and Gimpel, arXiv 1606.08415).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Gelu {
+    /// x Phi(x) with the error function, as in the PyTorch reference
+    #[default]
+    Erf,
+    /// Its approximation with a hyperbolic tangent, as in the JAX reference
+    Tanh,
 }
 
 impl FeedForwardConfig {
+    /// The reference's defaults for a dimension.
+    pub fn new(dim: i64) -> Self {
+        Self { dim, mult: 4, gelu: Gelu::default() }
+    }
+
     /// Registers `0.{weight,bias}` and `2.{weight,bias}` under `path`.
     pub fn init(&self, path: &Path<'_>) -> Result<FeedForward> {
         for (key, value) in [("dim", self.dim), ("ff_mult", self.mult)] {
@@ -29,21 +46,27 @@ impl FeedForwardConfig {
             dim: self.dim,
             expand: Linear::new(&(path / 0), self.dim, inner, Bias::With)?,
             contract: Linear::new(&(path / 2), inner, self.dim, Bias::With)?,
+            gelu: self.gelu,
         })
     }
 }
 
-/// y = W2 gelu(W1 x + b1) + b2, with the exact (erf) GELU; each token on its own.
+/// y = W2 gelu(W1 x + b1) + b2; each token on its own.
 #[derive(Debug)]
 pub struct FeedForward {
     dim: i64,
     expand: Linear,
     contract: Linear,
+    gelu: Gelu,
 }
 
 impl FeedForward {
     fn map(&self, x: &Tensor) -> Result<Tensor> {
-        self.contract.forward(&self.expand.forward(x)?.f_gelu("none")?)
+        let approximation = match self.gelu {
+            Gelu::Erf => "none",
+            Gelu::Tanh => "tanh",
+        };
+        self.contract.forward(&self.expand.forward(x)?.f_gelu(approximation)?)
     }
 }
 

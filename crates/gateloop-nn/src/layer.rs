@@ -8,7 +8,8 @@ use tch::Tensor;
 /// The three ways of running it agree: a sequence at once, a sequence in pieces with the state
 /// handed over, and token by token.
 pub trait SequenceLayer {
-    /// What the layer remembers of the tokens so far. Its size does not depend on their number.
+    /// What the layer remembers of the tokens so far. Its size does not depend on their number, except
+    /// for full attention.
     type State;
 
     /// The state before the first token of `batch` sequences.

@@ -5,7 +5,8 @@
 //! | custom gradients for tch | [`autograd`] |
 //! | the differentiable scan | [`scan()`], [`scan_with`] |
 //! | the GateLoop operator, any number of heads | [`gate_loop::gate_loop`] |
-//! | layers, each with `forward`, `prefill` and `step` | [`GateLoop`], [`SimpleGateLoop`], [`FeedForward`], [`Residual`] |
+//! | layers, each with `forward`, `prefill` and `step` | [`GateLoop`], [`SimpleGateLoop`], [`Attention`], [`FeedForward`], [`Residual`] |
+//! | less memory for more time | [`recompute()`] |
 //! | operations on lists of tensors | [`foreach`] |
 //! | CUDA at run time, autocast | [`cuda`] |
 //! | norms, affine map | [`RmsNorm`], [`LayerNorm`], [`Linear`] |
@@ -31,6 +32,7 @@
 //! # Ok::<(), gateloop_nn::NnError>(())
 //! ```
 
+mod attention;
 pub mod autograd;
 pub mod cuda;
 mod elements;
@@ -42,16 +44,19 @@ pub mod gate_loop;
 mod layer;
 mod linear;
 mod norm;
+mod recompute;
 mod residual;
 mod scan;
 mod simple_gate_loop;
 
+pub use attention::{Attention, AttentionConfig, AttentionState, RelPos};
 pub use error::{NnError, Result};
-pub use feed_forward::{FeedForward, FeedForwardConfig};
+pub use feed_forward::{FeedForward, FeedForwardConfig, Gelu};
 pub use gate_loop::{GateLoop, GateLoopConfig, GateLoopState};
 pub use layer::SequenceLayer;
 pub use linear::{Bias, Linear};
-pub use norm::{LayerNorm, RmsNorm};
+pub use norm::{LayerNorm, RmsNorm, RmsNormKind};
+pub use recompute::recompute;
 pub use residual::{NormPlacement, Residual};
 pub use scan::{ScanOptions, scan, scan_with};
-pub use simple_gate_loop::{SimpleGateLoop, SimpleGateLoopConfig, SimpleGateLoopState};
+pub use simple_gate_loop::{Engine, SimpleGateLoop, SimpleGateLoopConfig, SimpleGateLoopState};

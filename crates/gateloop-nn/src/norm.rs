@@ -4,31 +4,59 @@ use crate::error::{NnError, Result};
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
-/// y = x / max(|x|_2, 1e-12) * sqrt(D) * gamma: the root-mean-square norm, as the reference defines
-/// it. Parameter: `gamma` `[D]`, initially one.
+/// y = x / length(x) * sqrt(D) * gamma: the root-mean-square norm. Parameter: `gamma` `[D]`,
+/// initially one.
 #[derive(Debug)]
 pub struct RmsNorm {
     gamma: Tensor,
     scale: f64,
+    kind: RmsNormKind,
+}
+
+/// How an [`RmsNorm`] keeps away from a division by zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RmsNormKind {
+    /// length(x) = max(|x|_2, 1e-12), as in the PyTorch reference
+    #[default]
+    Clamped,
+    /// length(x) = sqrt(|x|_2^2 + 1e-5), as in the JAX reference
+    Epsilon,
 }
 
 /// Below this length a vector is divided by it rather than by its own length.
 const MIN_LENGTH: f64 = 1e-12;
 
+/// What is added to the squared length.
+const EPSILON: f64 = 1e-5;
+
 impl RmsNorm {
-    /// Registers `gamma` under `path`.
+    /// Registers `gamma` under `path`; the kind is the PyTorch reference's.
     pub fn new(path: &Path<'_>, dim: i64) -> Result<Self> {
+        Self::of_kind(path, dim, RmsNormKind::default())
+    }
+
+    /// Registers `gamma` under `path`.
+    pub fn of_kind(path: &Path<'_>, dim: i64, kind: RmsNormKind) -> Result<Self> {
         let gamma = path.f_var("gamma", &[dim], Init::Const(1.0))?;
-        Ok(Self { gamma, scale: (dim as f64).sqrt() })
+        Ok(Self { gamma, scale: (dim as f64).sqrt(), kind })
     }
 
     /// # Shapes
     /// - `x`: [.., D]; returns the same
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         check_features(x, &self.gamma)?;
-        let length = x.f_norm_scalaropt_dim(2.0, [-1i64], true)?.f_clamp_min(MIN_LENGTH)?;
+        let inverse = match self.kind {
+            RmsNormKind::Clamped => {
+                let length = x.f_norm_scalaropt_dim(2.0, [-1i64], true)?;
+                length.f_clamp_min(MIN_LENGTH)?.f_reciprocal()?
+            }
+            RmsNormKind::Epsilon => {
+                let squares = x.f_square()?.f_sum_dim_intlist(-1i64, true, None::<Kind>)?;
+                squares.f_add_scalar(EPSILON)?.f_rsqrt()?
+            }
+        };
         // One factor a token, so that the wide tensor is passed over twice, not three times.
-        let factor = length.f_reciprocal()?.f_mul_scalar(self.scale)?;
+        let factor = inverse.f_mul_scalar(self.scale)?;
         Ok(x.f_mul(&factor)?.f_mul(&self.gamma)?)
     }
 }

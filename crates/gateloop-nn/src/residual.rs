@@ -2,18 +2,24 @@
 
 use crate::error::Result;
 use crate::layer::SequenceLayer;
-use crate::norm::{LayerNorm, RmsNorm};
+use crate::norm::{LayerNorm, RmsNorm, RmsNormKind};
 use tch::Tensor;
 use tch::nn::Path;
 
-/// Where the norm stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Where the norm stands, and which it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormPlacement {
     /// y = f(RMSNorm(x)) + x
-    #[default]
-    Pre,
+    Pre(RmsNormKind),
     /// y = LayerNorm(f(x) + x)
     Post,
+}
+
+/// A norm in front, of the PyTorch reference's kind.
+impl Default for NormPlacement {
+    fn default() -> Self {
+        Self::Pre(RmsNormKind::default())
+    }
 }
 
 /// A layer f with a shortcut around it and a norm before f or after the sum.
@@ -42,7 +48,7 @@ impl<L: SequenceLayer> Residual<L> {
         let layer = init(&(path / "fn"))?;
         let norm_path = path / "norm";
         let norm = match placement {
-            NormPlacement::Pre => Norm::Pre(RmsNorm::new(&norm_path, dim)?),
+            NormPlacement::Pre(kind) => Norm::Pre(RmsNorm::of_kind(&norm_path, dim, kind)?),
             NormPlacement::Post => Norm::Post(LayerNorm::new(&norm_path, dim)?),
         };
         Ok(Self { layer, norm })
@@ -53,7 +59,8 @@ impl<L: SequenceLayer> Residual<L> {
         &self.layer
     }
 
-    fn around(
+    /// The layer run in a way of the caller's, with the shortcut and the norm.
+    pub fn around(
         &self,
         x: &Tensor,
         run: impl FnOnce(&L, &Tensor) -> Result<Tensor>,

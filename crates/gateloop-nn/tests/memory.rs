@@ -5,8 +5,10 @@ mod common;
 
 use common::{TestResult, tensor, weighted_sum};
 use gateloop_nn::gate_loop::{Form, Operands, StateTransition, gate_loop};
+use gateloop_nn::{GateLoopConfig, SequenceLayer};
 use std::fs;
-use tch::Kind;
+use tch::nn::VarStore;
+use tch::{Device, Kind};
 
 const HEAD_DIM: i64 = 128;
 
@@ -38,8 +40,22 @@ fn status(key: &str) -> Option<i64> {
     line.split_whitespace().nth(1)?.parse::<i64>().ok().map(|kib| kib * 1024)
 }
 
+/// Bytes that a layer in the quadratic form holds between its forward and its backward pass.
+fn kept(recompute: bool, seqlen: i64) -> Option<i64> {
+    let vs = VarStore::new(Device::Cpu);
+    let (heads, form) = (Some(1), Form::Quadratic);
+    let config = GateLoopConfig { heads, form, recompute, ..GateLoopConfig::new(HEAD_DIM) };
+    let layer = config.init(&vs.root()).ok()?;
+    let x = tensor(&[1, seqlen, HEAD_DIM], Kind::Float, 7);
+    let before = status("VmRSS")?;
+    let y = layer.forward(&x).ok()?;
+    let kept = status("VmRSS")? - before;
+    weighted_sum(&y, 8).f_backward().ok()?;
+    Some(kept)
+}
+
 #[test]
-fn chunkwise_keeps_no_state_for_each_token() -> TestResult {
+fn what_is_kept_is_what_the_form_promises() -> TestResult {
     // The libraries' own first allocations are not counted.
     if peak_growth(Form::Chunkwise, HEAD_DIM).is_none() {
         println!("skipped: this system does not report the peak of resident memory");
@@ -57,5 +73,14 @@ fn chunkwise_keeps_no_state_for_each_token() -> TestResult {
     let chunkwise = peak_growth(Form::Chunkwise, seqlen).ok_or("no measurement")?;
     println!("chunkwise: {} MiB, T states: {} MiB", chunkwise >> 20, (seqlen * STATE) >> 20);
     assert!(chunkwise < seqlen * STATE / 4, "{chunkwise} bytes");
+
+    // Scores of all tokens with all tokens are kept for the gradient, or else computed again. They
+    // are too large for the heap to keep once they are free.
+    let seqlen = 4096;
+    let scores = seqlen * seqlen * 4;
+    let (again, all) =
+        (kept(true, seqlen).ok_or("no measurement")?, kept(false, seqlen).ok_or("no measurement")?);
+    println!("quadratic: {} MiB kept, {} MiB when recomputed", all >> 20, again >> 20);
+    assert!(all > 2 * scores && again < scores, "{all} and {again} bytes");
     Ok(())
 }

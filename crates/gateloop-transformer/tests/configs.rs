@@ -46,7 +46,10 @@ fn quick_is_the_small_run() {
 #[test]
 fn the_reference_is_its_training_script() {
     let config = named("enwik8-reference");
-    assert_eq!((config.model.dim, config.model.depth, config.model.heads()), (512, 6, 512));
+    assert_eq!(
+        (config.model.dim, config.model.depth, config.model.gate_loop_heads()),
+        (512, 6, 512)
+    );
     assert!(config.model.post_ln_norm);
     assert_eq!(config.train, gateloop_transformer::config::TrainConfig::default());
     assert_eq!(config.data.source, Source::Enwik8);

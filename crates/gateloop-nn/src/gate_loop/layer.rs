@@ -1,18 +1,20 @@
 //! The layer: projections, the operator, gates and the decoding state.
 
 use super::operator::{Form, Operands, gate_loop};
-use super::transition::{StateTransition, TransitionMode};
+use super::transition::{StateTransition, TransitionMode, check_fraction, scale_gradient};
 use crate::cuda::{FullPrecision, Fused, fused};
 use crate::error::{NnError, Result};
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
 use crate::linear::{Bias, Linear};
 use crate::norm::LayerNorm;
+use crate::recompute::recompute;
 use gateloop_scan::cuda::{GateMode, Operation};
 use tch::nn::Path;
 use tch::{Device, Kind, Tensor};
 
 /// A [`GateLoop`] layer to be built; the defaults are the reference's.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "the reference's options")]
 pub struct GateLoopConfig {
     /// Features of a token, D.
     pub dim: i64,
@@ -29,8 +31,13 @@ pub struct GateLoopConfig {
     pub frac_gradient_state_transition: f64,
     /// How a is computed; anything but the default is an ablation.
     pub transition: TransitionMode,
+    /// Whether the transition's projection adds a constant; the JAX reference's does not.
+    pub transition_bias: bool,
     /// The form of the operator in sequence mode.
     pub form: Form,
+    /// Whether the operator keeps its operands only and is computed again in the backward pass: less
+    /// memory for more time, the same numbers. The fused kernels on a GPU work like that anyway.
+    pub recompute: bool,
 }
 
 impl GateLoopConfig {
@@ -44,7 +51,9 @@ impl GateLoopConfig {
             sub_ln: false,
             frac_gradient_state_transition: 0.9,
             transition: TransitionMode::default(),
+            transition_bias: true,
             form: Form::default(),
+            recompute: false,
         }
     }
 
@@ -62,9 +71,10 @@ impl GateLoopConfig {
         let projects = dim_inner != self.dim || self.swish_gating;
         let out =
             projects.then(|| Linear::new(&(path / "to_out"), dim_inner, self.dim, Bias::Without));
+        let bias = if self.transition_bias { Bias::With } else { Bias::Without };
         Ok(GateLoop {
             to_qkv: Linear::new(&(path / "to_qkv"), self.dim, 3 * dim_inner, Bias::Without)?,
-            to_a: Linear::new(&(path / "to_a" / 0), self.dim, 2 * heads, Bias::With)?,
+            to_a: Linear::new(&(path / "to_a" / 0), self.dim, 2 * heads, bias)?,
             to_gates: gates.transpose()?,
             sub_ln: norm.transpose()?,
             to_out: out.transpose()?,
@@ -89,14 +99,7 @@ impl GateLoopConfig {
                 problem: format!("{heads} heads do not divide the inner dimension {dim_inner}"),
             });
         }
-        let fraction = self.frac_gradient_state_transition;
-        if !(0.0..=1.0).contains(&fraction) {
-            return Err(NnError::Config {
-                key: "frac_gradient_state_transition",
-                problem: format!("{fraction} is given, but a fraction from 0 to 1 is needed"),
-            });
-        }
-        Ok(())
+        check_fraction("frac_gradient_state_transition", self.frac_gradient_state_transition)
     }
 }
 
@@ -141,23 +144,28 @@ impl GateLoop {
         2 * self.heads * head_dim * head_dim
     }
 
-    fn run(&self, x: &Tensor, state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+    /// [`forward`](SequenceLayer::forward) with another transition for this call, an ablation.
+    ///
+    /// # Shapes
+    /// - `x`: [B, T, D], T >= 1; returns [B, T, D]
+    pub fn forward_with(&self, x: &Tensor, transition: TransitionMode) -> Result<Tensor> {
+        Ok(self.run(x, None, transition)?.0)
+    }
+
+    fn run(
+        &self,
+        x: &Tensor,
+        state: Option<&Tensor>,
+        transition: TransitionMode,
+    ) -> Result<(Tensor, Tensor)> {
         let (batch, seqlen) = sequence_dims(x, self.config.dim)?;
         let qkv = self.to_qkv.forward(x)?.f_chunk(3, -1)?;
         let z = self.to_a.forward(x)?.f_view([batch, seqlen, self.heads, 2])?;
         let z = scale_gradient(&z, self.config.frac_gradient_state_transition)?;
         let (mut y, state) = if self.is_fused(x) {
-            self.run_fused(&qkv, &z, state)?
+            self.run_fused(&qkv, &z, state, transition)?
         } else {
-            // Under autocast the projections are in a low precision, the operator is not.
-            let _full = FullPrecision::new();
-            let kind = if is_low(qkv[0].kind()) { Kind::Float } else { qkv[0].kind() };
-            let wide = |t: &Tensor| t.f_to_kind(kind);
-            let (q, k, v) = (wide(&qkv[0])?, wide(&qkv[1])?, wide(&qkv[2])?);
-            let z = wide(&z)?;
-            let transition = StateTransition::from_pre_activation(&z, self.config.transition)?;
-            let operands = Operands { q: &q, k: &k, v: &v, transition: &transition };
-            gate_loop(&operands, state, self.config.form)?
+            self.run_in_parts(&qkv, &z, state, transition)?
         };
         if let Some(norm) = &self.sub_ln {
             y = norm.forward(&y)?;
@@ -170,9 +178,7 @@ impl GateLoop {
         }
         Ok((y, state))
     }
-}
 
-impl GateLoop {
     /// Whether one kernel does it all: on a GPU, where a state is one number.
     fn is_fused(&self, x: &Tensor) -> bool {
         matches!(x.device(), Device::Cuda(_))
@@ -185,8 +191,9 @@ impl GateLoop {
         qkv: &[Tensor],
         z: &Tensor,
         state: Option<&Tensor>,
+        transition: TransitionMode,
     ) -> Result<(Tensor, Tensor)> {
-        let mode = match self.config.transition {
+        let mode = match transition {
             TransitionMode::Complex => GateMode::Complex,
             TransitionMode::Real => GateMode::Real,
             TransitionMode::Identity => GateMode::Identity,
@@ -198,6 +205,40 @@ impl GateLoop {
         let (y, last) = fused(operator, &inputs, state.as_ref())?;
         Ok((y, last.f_view([batch, self.heads, 1, 1])?))
     }
+
+    /// The operator as libtorch's own operations around a scan.
+    fn run_in_parts(
+        &self,
+        qkv: &[Tensor],
+        z: &Tensor,
+        state: Option<&Tensor>,
+        transition: TransitionMode,
+    ) -> Result<(Tensor, Tensor)> {
+        let form = self.config.form;
+        let inputs: Vec<&Tensor> = qkv.iter().chain([z]).chain(state).collect();
+        if self.config.recompute && inputs.iter().any(|input| input.requires_grad()) {
+            let run = move |inputs: &[Tensor]| {
+                let (y, last) = operator(inputs, transition, form)?;
+                Ok([y, last])
+            };
+            let [y, last] = recompute(run, &inputs)?;
+            return Ok((y, last));
+        }
+        let inputs: Vec<Tensor> = inputs.into_iter().map(Tensor::shallow_clone).collect();
+        operator(&inputs, transition, form)
+    }
+}
+
+/// y and the last state, from q, k, v, z and, if there is one, the state.
+fn operator(inputs: &[Tensor], transition: TransitionMode, form: Form) -> Result<(Tensor, Tensor)> {
+    // Under autocast the projections are in a low precision, the operator is not.
+    let _full = FullPrecision::new();
+    let kind = if is_low(inputs[0].kind()) { Kind::Float } else { inputs[0].kind() };
+    let wide = |input: &Tensor| input.f_to_kind(kind);
+    let (q, k, v) = (wide(&inputs[0])?, wide(&inputs[1])?, wide(&inputs[2])?);
+    let transition = StateTransition::from_pre_activation(&wide(&inputs[3])?, transition)?;
+    let operands = Operands { q: &q, k: &k, v: &v, transition: &transition };
+    gate_loop(&operands, inputs.get(4), form)
 }
 
 /// Whether a kind has fewer bits than the state.
@@ -213,11 +254,11 @@ impl SequenceLayer for GateLoop {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.run(x, None)?.0)
+        self.forward_with(x, self.config.transition)
     }
 
     fn prefill(&self, x: &Tensor, state: &mut GateLoopState) -> Result<Tensor> {
-        let (y, next) = self.run(x, state.0.as_ref())?;
+        let (y, next) = self.run(x, state.0.as_ref(), self.config.transition)?;
         state.0 = Some(next);
         Ok(y)
     }
@@ -226,13 +267,4 @@ impl SequenceLayer for GateLoop {
         token_dims(x, self.config.dim)?;
         Ok(self.prefill(&x.f_unsqueeze(1)?, state)?.f_squeeze_dim(1)?)
     }
-}
-
-/// The value of z with `fraction` of its gradient.
-fn scale_gradient(z: &Tensor, fraction: f64) -> Result<Tensor> {
-    if fraction == 1.0 {
-        return Ok(z.shallow_clone());
-    }
-    let kept = z.f_mul_scalar(fraction)?;
-    Ok(kept.f_add(&z.f_detach()?.f_mul_scalar(1.0 - fraction)?)?)
 }

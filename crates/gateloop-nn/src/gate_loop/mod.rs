@@ -20,3 +20,4 @@ mod transition;
 pub use layer::{GateLoop, GateLoopConfig, GateLoopState};
 pub use operator::{Form, Operands, gate_loop};
 pub use transition::{StateTransition, TransitionMode};
+pub(crate) use transition::{check_fraction, scale_gradient};

@@ -3,6 +3,8 @@
 use super::transition::{StateTransition, complex_kind};
 use super::{chunkwise, recurrent, scan_form};
 use crate::error::{NnError, Result};
+use std::fmt;
+use std::str::FromStr;
 use tch::Tensor;
 
 /// How the operator is computed. All forms compute the same function, to within rounding.
@@ -20,6 +22,44 @@ pub enum Form {
     Chunkwise,
     /// One chunk as long as the sequence, the paper's surrogate attention: O(T^2).
     Quadratic,
+}
+
+impl Form {
+    /// Every form that is one, in the order of this type's documentation.
+    pub const CONCRETE: [Self; 4] = [Self::Recurrent, Self::Scan, Self::Chunkwise, Self::Quadratic];
+
+    /// The name: `auto`, `recurrent`, `scan`, `chunkwise` or `quadratic`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Recurrent => "recurrent",
+            Self::Scan => "scan",
+            Self::Chunkwise => "chunkwise",
+            Self::Quadratic => "quadratic",
+        }
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// By [`name`](Form::name).
+impl FromStr for Form {
+    type Err = NnError;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::Auto].into_iter().chain(Self::CONCRETE).find(|form| form.name() == name).ok_or_else(
+            || {
+                let problem = format!(
+                    "`{name}` is none; the forms are auto, recurrent, scan, chunkwise, quadratic"
+                );
+                NnError::Config { key: "form", problem }
+            },
+        )
+    }
 }
 
 /// What the operator is applied to.

@@ -96,6 +96,24 @@ impl StateTransition {
     }
 }
 
+/// The value of z with `fraction` of its gradient.
+pub(crate) fn scale_gradient(z: &Tensor, fraction: f64) -> Result<Tensor> {
+    if fraction == 1.0 {
+        return Ok(z.shallow_clone());
+    }
+    let kept = z.f_mul_scalar(fraction)?;
+    Ok(kept.f_add(&z.f_detach()?.f_mul_scalar(1.0 - fraction)?)?)
+}
+
+/// Checks the `fraction` of a gradient.
+pub(crate) fn check_fraction(key: &'static str, fraction: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&fraction) {
+        return Ok(());
+    }
+    let problem = format!("{fraction} is given, but a fraction from 0 to 1 is needed");
+    Err(NnError::Config { key, problem })
+}
+
 /// The complex kind whose parts have this real kind.
 pub(super) fn complex_kind(kind: Kind) -> Result<Kind> {
     match kind {

@@ -1,6 +1,7 @@
 //! All forms agree, for widths of heads and lengths around the chunk.
 
 use crate::case::{Case, Size, forms};
+use gateloop_nn::gate_loop::Form;
 use tch::Kind;
 
 const LENGTHS: [i64; 7] = [1, 2, 63, 64, 65, 130, 257];
@@ -51,4 +52,13 @@ fn no_state_is_a_state_of_zeros() {
             Case::new(size).stateless().check(&format!("{form:?}, head_dim {head_dim}"), form);
         }
     }
+}
+
+#[test]
+fn forms_are_chosen_by_name() {
+    for form in Form::CONCRETE.into_iter().chain([Form::Auto]) {
+        assert_eq!(form.to_string().parse::<Form>().unwrap(), form);
+    }
+    let message = "surrogate".parse::<Form>().unwrap_err().to_string();
+    assert!(message.contains("`surrogate`") && message.contains("quadratic"), "{message}");
 }

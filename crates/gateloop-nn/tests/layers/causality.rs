@@ -2,7 +2,7 @@
 
 use crate::common::{TestResult, assert_bits, tensor, values};
 use crate::variants::{Check, DIM, build, every_layer};
-use gateloop_nn::{Result, SequenceLayer, SimpleGateLoopConfig};
+use gateloop_nn::{Engine, Result, SequenceLayer, SimpleGateLoopConfig};
 use gateloop_scan::Algorithm;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
@@ -39,7 +39,8 @@ fn no_token_changes_the_past() {
 fn no_token_changes_the_future_of_a_reversed_layer() -> TestResult {
     for algorithm in Algorithm::CONCRETE {
         let reversed = SimpleGateLoopConfig::new(DIM);
-        let config = SimpleGateLoopConfig { reverse: true, algorithm, ..reversed };
+        let config =
+            SimpleGateLoopConfig { reverse: true, engine: Engine::Scan(algorithm), ..reversed };
         let (_vs, layer) = build(|path| config.init(path));
         for t in [0, 1, 33, SEQLEN - 1] {
             let (old, new) = outputs(&layer, t)?;

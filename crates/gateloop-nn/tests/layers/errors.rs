@@ -3,8 +3,8 @@
 use crate::common::{assert_operand, tensor};
 use crate::variants::{Check, DIM, build, every_layer};
 use gateloop_nn::{
-    FeedForwardConfig, GateLoopConfig, GateLoopState, LayerNorm, NnError, Result, RmsNorm,
-    SequenceLayer, SimpleGateLoopConfig, SimpleGateLoopState,
+    AttentionConfig, AttentionState, FeedForwardConfig, GateLoopConfig, GateLoopState, LayerNorm,
+    NnError, RelPos, Result, RmsNorm, SequenceLayer, SimpleGateLoopConfig, SimpleGateLoopState,
 };
 use tch::nn::{Path, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -25,8 +25,11 @@ fn a_wrong_configuration_names_the_key() {
     for dim in [0, -1] {
         assert_config(|path| GateLoopConfig::new(dim).init(path), "dim");
         assert_config(|path| SimpleGateLoopConfig::new(dim).init(path), "dim");
-        assert_config(|path| FeedForwardConfig { dim, mult: 4 }.init(path), "dim");
-        assert_config(|path| FeedForwardConfig { dim: DIM, mult: dim }.init(path), "ff_mult");
+        assert_config(|path| FeedForwardConfig::new(dim).init(path), "dim");
+        assert_config(
+            |path| FeedForwardConfig { mult: dim, ..FeedForwardConfig::new(DIM) }.init(path),
+            "ff_mult",
+        );
         let dim_inner = Some(dim);
         let config = GateLoopConfig { dim_inner, ..plain.clone() };
         assert_config(|path| config.init(path), "dim_gate_looped_attn");
@@ -37,9 +40,22 @@ fn a_wrong_configuration_names_the_key() {
         let config = GateLoopConfig { heads: Some(heads), ..plain.clone() };
         assert_config(|path| config.init(path), "gate_loop_heads");
     }
+    let attention = AttentionConfig::new(DIM);
+    for wrong in [0, -1] {
+        let config = AttentionConfig { dim_head: wrong, ..attention.clone() };
+        assert_config(|path| config.init(path), "dim_head");
+        let config = AttentionConfig { heads: wrong, ..attention.clone() };
+        assert_config(|path| config.init(path), "heads");
+    }
+    for (rotary_emb, rel_pos) in [(true, None), (false, Some(RelPos::AsReference))] {
+        let config = AttentionConfig { dim_head: 5, rotary_emb, rel_pos, ..attention.clone() };
+        assert_config(|path| config.init(path), "dim_head");
+    }
     for fraction in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
         let config = GateLoopConfig { frac_gradient_state_transition: fraction, ..plain.clone() };
         assert_config(|path| config.init(path), "frac_gradient_state_transition");
+        let config = AttentionConfig { frac_gradient_rel_pos: fraction, ..attention.clone() };
+        assert_config(|path| config.init(path), "frac_gradient_data_dependent_rel_pos");
     }
 }
 
@@ -131,4 +147,21 @@ fn a_reversed_layer_has_no_state_to_go_on_from() {
         assert!(matches!(result, Err(NnError::Config { key: "reverse", .. })), "{result:?}");
     }
     assert!(state.tensor().is_none());
+}
+
+#[test]
+fn keys_and_values_that_do_not_fit_are_refused() {
+    let config = AttentionConfig { dim_head: 4, heads: 2, ..AttentionConfig::new(DIM) };
+    let (_vs, layer) = build(|path| config.init(path));
+    let cache = |batch, tokens, width| tensor(&[batch, 2, tokens, width], Kind::Double, 7);
+    let x = tensor(&[1, 3, DIM], Kind::Double, 8);
+    let run = |keys, values| layer.prefill(&x, &mut AttentionState::from_tensors(keys, values));
+    assert!(run(cache(1, 5, 4), cache(1, 5, 4)).is_ok());
+    for (keys, values, operand) in [
+        (cache(2, 5, 4), cache(2, 5, 4), "state's keys"),
+        (cache(1, 5, 3), cache(1, 5, 4), "state's keys"),
+        (cache(1, 5, 4), cache(1, 6, 4), "state's values"),
+    ] {
+        assert_operand(run(keys, values), operand);
+    }
 }

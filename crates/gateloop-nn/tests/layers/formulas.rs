@@ -74,7 +74,8 @@ fn layer_norm() -> TestResult {
 
 #[test]
 fn feed_forward() -> TestResult {
-    let (vs, layer) = build(|path| FeedForwardConfig { dim: DIM, mult: 3 }.init(path));
+    let (vs, layer) =
+        build(|path| FeedForwardConfig { mult: 3, ..FeedForwardConfig::new(DIM) }.init(path));
     let [w1, b1, w2, b2] =
         ["0.weight", "0.bias", "2.weight", "2.bias"].map(|name| parameter(&vs, name));
     let expected = by_token(&x(), |x| {
@@ -105,9 +106,9 @@ fn erf(x: f64) -> f64 {
 
 #[test]
 fn residual() -> TestResult {
-    let config = FeedForwardConfig { dim: DIM, mult: 2 };
+    let config = FeedForwardConfig { mult: 2, ..FeedForwardConfig::new(DIM) };
     let (vs, pre) =
-        build(|path| Residual::new(path, DIM, NormPlacement::Pre, |path| config.init(path)));
+        build(|path| Residual::new(path, DIM, NormPlacement::default(), |path| config.init(path)));
     let gamma = parameter(&vs, "norm.gamma");
     let normed = by_token(&x(), |x| {
         let length = x.iter().map(|x| x * x).sum::<f64>().sqrt();

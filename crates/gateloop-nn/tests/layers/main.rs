@@ -3,10 +3,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod attention;
 mod causality;
 mod errors;
 mod formulas;
 mod gradients;
+mod heinsen;
 mod parameters;
 mod transition;
 mod variants;

@@ -88,7 +88,7 @@ fn simple_gate_loop() {
 
 #[test]
 fn feed_forward_and_residual() {
-    let feed_forward = FeedForwardConfig { dim: DIM, mult: 4 };
+    let feed_forward = FeedForwardConfig { mult: 4, ..FeedForwardConfig::new(DIM) };
     assert_parameters(
         |path| feed_forward.init(path),
         &[("0.weight", &[24, 6]), ("0.bias", &[24]), ("2.weight", &[6, 24]), ("2.bias", &[6])],
@@ -100,7 +100,7 @@ fn feed_forward_and_residual() {
         ("fn.2.bias", &[6]),
     ];
     let norms: [(NormPlacement, &[Parameter]); 2] = [
-        (NormPlacement::Pre, &[("norm.gamma", &[6])]),
+        (NormPlacement::default(), &[("norm.gamma", &[6])]),
         (NormPlacement::Post, &[("norm.weight", &[6]), ("norm.bias", &[6])]),
     ];
     for (placement, norm) in norms {
@@ -115,7 +115,7 @@ fn feed_forward_and_residual() {
 fn norms_start_neutral_and_maps_within_their_bound() {
     let vs = VarStore::new(Device::Cpu);
     let config = GateLoopConfig { sub_ln: true, ..GateLoopConfig::new(64) };
-    Residual::new(&vs.root(), 64, NormPlacement::Pre, |path| config.init(path))
+    Residual::new(&vs.root(), 64, NormPlacement::default(), |path| config.init(path))
         .expect("the configuration is right");
     for (name, parameter) in vs.variables() {
         let values = crate::common::values(&parameter);

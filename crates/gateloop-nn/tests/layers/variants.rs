@@ -3,8 +3,8 @@
 use crate::common::fill_parameters;
 use gateloop_nn::gate_loop::TransitionMode;
 use gateloop_nn::{
-    FeedForwardConfig, GateLoopConfig, NormPlacement, Residual, Result, SequenceLayer,
-    SimpleGateLoopConfig,
+    AttentionConfig, Engine, FeedForwardConfig, GateLoopConfig, NormPlacement, RelPos, Residual,
+    Result, SequenceLayer, SimpleGateLoopConfig,
 };
 use gateloop_scan::Algorithm;
 use tch::nn::{Path, VarStore};
@@ -36,10 +36,14 @@ pub(crate) fn every_layer(check: &impl Check) {
         let (vs, layer) = build(|path| config.init(path));
         check.check(&format!("{config:?}"), &vs, &layer);
     }
-    let feed_forward = FeedForwardConfig { dim: DIM, mult: 3 };
+    for config in attentions() {
+        let (vs, layer) = build(|path| config.init(path));
+        check.check(&format!("{config:?}"), &vs, &layer);
+    }
+    let feed_forward = FeedForwardConfig { mult: 3, ..FeedForwardConfig::new(DIM) };
     let (vs, layer) = build(|path| feed_forward.init(path));
     check.check(&format!("{feed_forward:?}"), &vs, &layer);
-    for placement in [NormPlacement::Pre, NormPlacement::Post] {
+    for placement in [NormPlacement::default(), NormPlacement::Post] {
         let (heads, frac_gradient_state_transition) = (Some(2), 1.0);
         let plain = GateLoopConfig::new(DIM);
         let config = GateLoopConfig { heads, frac_gradient_state_transition, ..plain };
@@ -63,6 +67,7 @@ pub(crate) fn gate_loops() -> Vec<GateLoopConfig> {
         GateLoopConfig { swish_gating: false, heads: Some(2), sub_ln: true, ..plain.clone() },
         GateLoopConfig { dim_inner: Some(8), heads: Some(4), ..plain.clone() },
         GateLoopConfig { dim_inner: Some(4), swish_gating: false, sub_ln: true, ..plain.clone() },
+        GateLoopConfig { transition_bias: false, recompute: true, ..plain.clone() },
     ];
     for transition in [TransitionMode::Real, TransitionMode::Identity] {
         for heads in [None, Some(2)] {
@@ -80,7 +85,28 @@ pub(crate) fn simple_gate_loops() -> Vec<SimpleGateLoopConfig> {
         SimpleGateLoopConfig { prenorm: false, post_ln: true, ..plain.clone() },
     ];
     for algorithm in [Algorithm::Auto].into_iter().chain(Algorithm::CONCRETE) {
-        configs.push(SimpleGateLoopConfig { algorithm, ..plain.clone() });
+        configs.push(SimpleGateLoopConfig { engine: Engine::Scan(algorithm), ..plain.clone() });
+    }
+    configs
+}
+
+/// With and without rotary positions, decays of either kind, softmax and gates.
+pub(crate) fn attentions() -> Vec<AttentionConfig> {
+    let plain = AttentionConfig { dim_head: 4, heads: 2, ..AttentionConfig::new(DIM) };
+    let mut configs = vec![
+        plain.clone(),
+        AttentionConfig { rotary_emb: true, ..plain.clone() },
+        AttentionConfig { dim_head: 3, swish_gating: true, ..plain.clone() },
+        AttentionConfig { softmax_normalize: Some(false), ..plain.clone() },
+    ];
+    for rel_pos in [Some(RelPos::Corrected), Some(RelPos::AsReference)] {
+        let fading = AttentionConfig { rel_pos, frac_gradient_rel_pos: 1.0, ..plain.clone() };
+        let (softmax_normalize, rotary_emb) = (Some(true), true);
+        configs.push(AttentionConfig { softmax_normalize, rotary_emb, ..fading.clone() });
+        for transition in [TransitionMode::Real, TransitionMode::Identity] {
+            configs.push(AttentionConfig { transition, swish_gating: true, ..fading.clone() });
+        }
+        configs.push(fading);
     }
     configs
 }

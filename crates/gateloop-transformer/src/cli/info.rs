@@ -44,15 +44,15 @@ fn describe(text: &mut String, model: &Model) {
         line(text, &format!("  {part:<14} {:>12}", grouped(count)));
     }
     line(text, &format!("  {:<14} {:>12}", "total", grouped(total)));
-    let state = model.state_len();
-    line(
-        text,
-        &format!(
-            "decoding state: {} numbers, {:.1} KiB in f32 for each sequence, whatever its length",
-            grouped(state),
-            state as f64 * 4.0 / 1024.0
-        ),
-    );
+    let fixed = model.state_len(0);
+    let per_token = model.state_len(1) - fixed;
+    let numbers = |n: i64| format!("{} numbers, {:.1} KiB in f32", grouped(n), n as f64 / 256.0);
+    let state = match (fixed, per_token) {
+        (_, 0) => format!("{} for each sequence, whatever its length", numbers(fixed)),
+        (0, _) => format!("{} for each token of a sequence", numbers(per_token)),
+        _ => format!("{}, and {} for each token", numbers(fixed), numbers(per_token)),
+    };
+    line(text, &format!("decoding state: {state}"));
 }
 
 /// The part of the model that a parameter belongs to.
@@ -61,7 +61,7 @@ fn part_of(name: &str) -> &'static str {
     match (pieces.next(), pieces.nth(1), pieces.next()) {
         (Some("token_emb"), ..) => "embedding",
         (Some("layers"), _, Some("norm")) => "norms",
-        (Some("layers"), Some("0"), _) => "gate loops",
+        (Some("layers"), Some("0"), _) => "mixers",
         (Some("layers"), ..) => "feed-forwards",
         _ => "logits",
     }
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn parameters_fall_into_their_parts() {
         assert_eq!(part_of("token_emb.weight"), "embedding");
-        assert_eq!(part_of("layers.3.0.fn.to_qkv.weight"), "gate loops");
+        assert_eq!(part_of("layers.3.0.fn.to_qkv.weight"), "mixers");
         assert_eq!(part_of("layers.3.1.fn.0.bias"), "feed-forwards");
         assert_eq!(part_of("layers.3.0.norm.gamma"), "norms");
         assert_eq!(part_of("to_logits.0.gamma"), "logits");

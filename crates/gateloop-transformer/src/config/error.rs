@@ -65,11 +65,26 @@ pub enum ConfigError {
         /// The closest numbers of heads that do divide it.
         nearby: Vec<usize>,
     },
-    /// Full attention was asked for.
+    /// Pairs of features are turned, and one has no partner.
     #[error(
-        "`model.use_gate_looped_attn` = false asks for full attention, which is not available yet; set it to true or leave it out"
+        "`model.dim_head` = {dim_head} is odd, but `model.{because}` turns pairs of features; make it even"
     )]
-    FullAttention,
+    OddHead {
+        /// The width of a head.
+        dim_head: usize,
+        /// The option that needs pairs.
+        because: &'static str,
+    },
+    /// The scan form was asked for where a state is more than one number.
+    #[error(
+        "`model.gate_loop_form` = \"scan\" needs heads of width 1, but {heads} heads share an inner dimension of {inner_dim}; take \"chunkwise\" or \"auto\", or leave `model.gate_loop_heads` out"
+    )]
+    ScanOfWideHeads {
+        /// The number of heads.
+        heads: usize,
+        /// The dimension that they split.
+        inner_dim: usize,
+    },
     /// An override that is not of the form `table.key=value`.
     #[error("malformed override `{text}`: {problem}; write table.key=value, as in train.steps=100")]
     MalformedOverride {

@@ -9,7 +9,7 @@
 //!
 //! let text = "[model]\ndim = 256\n[train]\nsteps = 400\n";
 //! let config = Config::from_toml_str(text, "quick.toml", &["train.lr=1e-3".to_owned()])?;
-//! assert_eq!((config.model.heads(), config.train.steps, config.train.lr), (256, 400, 1e-3));
+//! assert_eq!((config.model.gate_loop_heads(), config.train.steps, config.train.lr), (256, 400, 1e-3));
 //!
 //! let typo = Config::from_toml_str("[model]\ndimm = 256", "quick.toml", &[]).unwrap_err();
 //! assert!(typo.to_string().contains("did you mean `model.dim`?"));
@@ -25,6 +25,7 @@ mod data;
 mod error;
 mod generate;
 mod model;
+mod options;
 mod overrides;
 mod parse;
 mod suggest;
@@ -34,6 +35,7 @@ pub use data::{DataConfig, Source, Synthetic};
 pub use error::ConfigError;
 pub use generate::GenerateConfig;
 pub use model::ModelConfig;
+pub use options::{FormVariant, GeluVariant, LayerKind, RelPosVariant, RmsNormVariant};
 pub use train::TrainConfig;
 
 /// Everything that a run is: what is trained, on what, how, and how samples are drawn.

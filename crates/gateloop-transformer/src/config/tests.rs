@@ -20,6 +20,8 @@ fn full() -> Config {
     let mut config = Config::default();
     config.model.gate_loop_heads = Some(64);
     config.model.dim_gate_looped_attn = Some(128);
+    config.model.attn_softmax_normalize = Some(true);
+    config.model.layers = vec![LayerKind::GateLoop, LayerKind::Attention];
     config.data = DataConfig {
         source: "a file.txt".parse().unwrap(),
         train_bytes: Some(9),
@@ -37,7 +39,7 @@ fn an_empty_text_is_the_reference() {
     assert_eq!(config, Config::default());
     assert_eq!((config.model.num_tokens, config.model.dim, config.model.depth), (256, 512, 6));
     assert_eq!(
-        (config.model.heads(), config.model.inner_dim(), config.model.head_dim()),
+        (config.model.gate_loop_heads(), config.model.inner_dim(), config.model.head_dim()),
         (512, 512, 1)
     );
     assert_eq!(config.train.tokens_per_step(), 4096);
@@ -244,9 +246,32 @@ fn heads_that_do_not_divide_are_told_the_divisors_nearby() {
 }
 
 #[test]
-fn full_attention_is_refused() {
-    let message = message(with(&["model.use_gate_looped_attn=false"]));
-    assert!(message.contains("not available yet"), "{message}");
+fn layers_repeat_and_an_empty_list_follows_the_reference() {
+    use LayerKind::{Attention, GateLoop, SimpleGateLoop};
+    let config = with(&["model.layers=[\"simple_gate_loop\", \"attention\"]", "model.depth=3"]);
+    let model = config.unwrap().model;
+    assert_eq!([0, 1, 2].map(|n| model.layer(n)), [SimpleGateLoop, Attention, SimpleGateLoop]);
+    assert!(model.has(Attention) && !model.has(GateLoop));
+    let model = with(&["model.use_gate_looped_attn=false"]).unwrap().model;
+    assert_eq!(model.layer(5), Attention);
+    assert_eq!(ModelConfig::default().layer(0), GateLoop);
+    let message = message(with(&["model.layers=[\"gateloop\"]"]));
+    assert!(message.contains("model.layers") && message.contains("`gate_loop`"), "{message}");
+}
+
+#[test]
+fn options_that_do_not_go_together_are_refused() {
+    let attention = ["model.use_gate_looped_attn=false", "model.dim_head=7"];
+    with(&attention).unwrap();
+    for option in ["rotary_emb", "data_dependent_rel_pos"] {
+        let option_on = format!("model.{option}=true");
+        let message = message(with(&[attention[0], attention[1], &option_on]));
+        assert!(message.contains("dim_head` = 7 is odd") && message.contains(option), "{message}");
+    }
+    let scan = "model.gate_loop_form=scan";
+    with(&[scan]).unwrap();
+    let message = message(with(&[scan, "model.gate_loop_heads=8"]));
+    assert!(message.contains("heads of width 1"), "{message}");
 }
 
 #[test]

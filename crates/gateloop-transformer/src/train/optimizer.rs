@@ -28,13 +28,14 @@ struct Slot {
 }
 
 impl Optimizer {
-    /// Moments of zero for every parameter.
+    /// Moments of zero for every parameter that is trained.
     pub fn new(
         parameters: &BTreeMap<String, Tensor>,
         config: &TrainConfig,
     ) -> Result<Self, NnError> {
         let slots = parameters
             .iter()
+            .filter(|(_, param)| param.requires_grad())
             .map(|(name, param)| {
                 let zeros = || tch::no_grad(|| param.f_zeros_like());
                 Ok(Slot {

@@ -8,9 +8,9 @@ mod common;
 mod models;
 
 use common::{TestResult, values};
-use gateloop_transformer::config::ModelConfig;
+use gateloop_transformer::config::{FormVariant, LayerKind, ModelConfig};
 use gateloop_transformer::generate::{Generator, Sampler};
-use gateloop_transformer::model::{Model, ModelError};
+use gateloop_transformer::model::{Ablation, LayerState, Model, ModelError};
 use models::{assert_close, ids, model_f64, small_models};
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
@@ -73,6 +73,10 @@ fn every_parameter_gets_a_finite_gradient_that_is_not_zero() -> TestResult {
         model.loss(&ids(2, LEN))?.backward();
         for (name, parameter) in model.parameters() {
             let grad = parameter.grad();
+            if !parameter.requires_grad() {
+                assert!(name.ends_with("rotary_emb.freqs"), "{name} is not trained");
+                continue;
+            }
             if config.ablate_state_transition && name.contains("to_a") {
                 assert!(!grad.defined(), "a constant transition does not depend on {name}");
                 continue;
@@ -144,16 +148,75 @@ fn greedy_decoding_with_a_state_equals_recomputing() -> TestResult {
 }
 
 #[test]
-fn the_state_does_not_grow() -> TestResult {
-    let model = model_f64(&small_models()[1]);
-    let mut state = model.initial_state(1);
-    let numbers = |state: &gateloop_transformer::model::DecodeState| -> i64 {
-        let layers = state.layers().iter().filter_map(|layer| layer.tensor());
-        layers.map(|h| 2 * h.numel() as i64).sum()
-    };
-    for len in [1, 100, 500] {
-        let _ = model.prefill(&ids(1, len), &mut state)?;
-        assert_eq!(numbers(&state), model.state_len());
+fn the_state_has_the_size_that_is_told_and_grows_with_attention_only() -> TestResult {
+    for config in small_models() {
+        let model = model_f64(&config);
+        let mut state = model.initial_state(1);
+        let numbers = |tensor: &Tensor| {
+            let parts = if tensor.is_complex() { 2 } else { 1 };
+            parts * tensor.numel() as i64
+        };
+        let mut tokens = 0;
+        for len in [1, 20, 50] {
+            let _ = model.prefill(&ids(1, len), &mut state)?;
+            tokens += len;
+            let held = state.layers().iter().flat_map(LayerState::tensors).map(numbers);
+            assert_eq!(held.sum::<i64>(), model.state_len(tokens), "{config:?}");
+        }
+        let grows = model.state_len(2) > model.state_len(1);
+        assert_eq!(grows, config.has(LayerKind::Attention), "{config:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn ablations_of_one_call_are_those_of_a_model() -> TestResult {
+    for (ablate_complex, ablate_state_transition) in [(true, false), (false, true), (true, true)] {
+        for config in small_models() {
+            let ablated = ModelConfig { ablate_complex, ablate_state_transition, ..config.clone() };
+            let expected = model_f64(&ablated).forward(&ids(1, LEN))?;
+            let (complex, state_transition) = (Some(ablate_complex), Some(ablate_state_transition));
+            let ablation = Ablation { complex, state_transition };
+            let logits = model_f64(&config).forward_with(&ids(1, LEN), ablation)?;
+            assert_eq!(values(&logits), values(&expected), "bit for bit, {config:?}");
+            let loss = model_f64(&config).loss_with(&ids(1, LEN), ablation)?;
+            let expected = model_f64(&ablated).loss(&ids(1, LEN))?;
+            assert_eq!(values(&loss), values(&expected), "bit for bit, {config:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn recomputation_changes_no_bit() -> TestResult {
+    for config in small_models() {
+        let gradients = |checkpoint_gate_looped_attn| -> Result<Vec<Vec<f64>>, ModelError> {
+            let config = ModelConfig { checkpoint_gate_looped_attn, ..config.clone() };
+            let model = model_f64(&config);
+            model.loss(&ids(2, LEN))?.backward();
+            let grads = model.parameters().into_values().map(|parameter| parameter.grad());
+            Ok(grads.filter(Tensor::defined).map(|grad| values(&grad)).collect())
+        };
+        assert_eq!(gradients(true)?, gradients(false)?, "{config:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_form_of_the_operator_makes_the_same_model() -> TestResult {
+    use FormVariant::{Auto, Chunkwise, Quadratic, Recurrent, Scan};
+    for heads in [None, Some(2)] {
+        let with = |gate_loop_form| {
+            let config = ModelConfig { dim: 16, depth: 2, ..ModelConfig::default() };
+            model_f64(&ModelConfig { gate_loop_heads: heads, gate_loop_form, ..config })
+        };
+        let expected = with(Auto).forward(&ids(1, LEN))?;
+        for form in [Recurrent, Chunkwise, Quadratic] {
+            assert_close(&with(form).forward(&ids(1, LEN))?, &expected, LEN);
+        }
+        if heads.is_none() {
+            assert_close(&with(Scan).forward(&ids(1, LEN))?, &expected, LEN);
+        }
     }
     Ok(())
 }
@@ -229,12 +292,31 @@ fn ids_that_cannot_be_are_refused_and_named() {
 }
 
 #[test]
+fn a_tied_embedding_makes_the_logits_and_learns_from_both_ends() -> TestResult {
+    let config = ModelConfig { dim: 8, depth: 1, ..ModelConfig::jax_reference() };
+    let model = Model::new(&config, Device::Cpu)?;
+    let names: Vec<String> = model.parameters().into_keys().collect();
+    assert!(!names.iter().any(|name| name == "to_logits.1.weight"), "{names:?}");
+    assert!(!names.iter().any(|name| name.ends_with("to_a.0.bias")), "{names:?}");
+    assert!(names.iter().any(|name| name == "to_logits.0.gamma"), "{names:?}");
+    model.loss(&Tensor::from_slice(&[1_i64, 2, 3]).unsqueeze(0))?.backward();
+    let grad = model.parameters()["token_emb.weight"].grad();
+    // The softmax reaches every row, not only those of the ids that were read.
+    assert!(values(&grad.abs().sum_dim_intlist(1, false, None)).iter().all(|&row| row > 0.0));
+    Ok(())
+}
+
+#[test]
 fn a_state_of_another_model_is_refused() {
-    let [shallow, deep] = [1, 2].map(|depth| {
-        let config = ModelConfig { dim: 8, depth, ..ModelConfig::default() };
-        Model::new(&config, Device::Cpu).unwrap()
-    });
-    let mut state = shallow.initial_state(1);
-    let refused = deep.step(&Tensor::from_slice(&[1_i64]), &mut state).unwrap_err();
-    assert!(matches!(refused, ModelError::StateDepth { expected: 2, actual: 1 }));
+    let model = |config| Model::new(&config, Device::Cpu).unwrap();
+    let base = ModelConfig { dim: 8, depth: 1, ..ModelConfig::default() };
+    let shallow = model(base.clone());
+    let deep = model(ModelConfig { depth: 2, ..base.clone() });
+    let attention = model(ModelConfig { use_gate_looped_attn: false, ..base });
+    let token = Tensor::from_slice(&[1_i64]);
+    for (other, problem) in [(&deep, "1 layers, the model has 2"), (&attention, "other kinds")] {
+        let refused = other.step(&token, &mut shallow.initial_state(1)).unwrap_err();
+        assert!(matches!(refused, ModelError::State { .. }));
+        assert!(refused.to_string().contains(problem), "{refused}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::common::values;
 use gateloop_scan::Tolerance;
+use gateloop_transformer::config::LayerKind::{Attention, GateLoop, SimpleGateLoop};
 use gateloop_transformer::config::ModelConfig;
 use gateloop_transformer::model::Model;
 use tch::{Device, Kind, Tensor};
@@ -9,6 +10,7 @@ use tch::{Device, Kind, Tensor};
 /// A small model of every kind that the configuration can describe.
 pub(crate) fn small_models() -> Vec<ModelConfig> {
     let base = ModelConfig { num_tokens: 256, dim: 16, depth: 2, ..ModelConfig::default() };
+    let attention = ModelConfig { dim_head: 4, heads: 2, ..base.clone() };
     vec![
         base.clone(),
         ModelConfig { gate_loop_heads: Some(2), ..base.clone() },
@@ -17,7 +19,20 @@ pub(crate) fn small_models() -> Vec<ModelConfig> {
         ModelConfig { attn_add_swish_gating: false, ..base.clone() },
         ModelConfig { dim_gate_looped_attn: Some(24), gate_loop_heads: Some(6), ..base.clone() },
         ModelConfig { ablate_complex: true, ..base.clone() },
-        ModelConfig { ablate_state_transition: true, ff_mult: 2, ..base },
+        ModelConfig { ablate_state_transition: true, ff_mult: 2, ..base.clone() },
+        ModelConfig { layers: vec![SimpleGateLoop], ..base.clone() },
+        ModelConfig { use_gate_looped_attn: false, ..attention.clone() },
+        ModelConfig {
+            layers: vec![SimpleGateLoop, Attention],
+            rotary_emb: true,
+            ..attention.clone()
+        },
+        ModelConfig {
+            layers: vec![GateLoop, Attention],
+            data_dependent_rel_pos: true,
+            ..attention
+        },
+        ModelConfig { num_tokens: 256, dim: 16, depth: 2, ..ModelConfig::jax_reference() },
     ]
 }
 

@@ -1,5 +1,7 @@
 //! The simplified layer: a real gate for every feature and no heads.
 
+mod heinsen;
+
 use crate::cuda::{Fused, fused};
 use crate::error::{NnError, Result};
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
@@ -22,14 +24,31 @@ pub struct SimpleGateLoopConfig {
     pub post_ln: bool,
     /// Whether time runs from the last token to the first; such a layer cannot decode.
     pub reverse: bool,
-    /// The scan algorithm on the CPU; all compute the same function.
-    pub algorithm: Algorithm,
+    /// How the recurrence is computed.
+    pub engine: Engine,
+}
+
+/// How a [`SimpleGateLoop`] computes its recurrence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// By a scan; on the CPU by this algorithm. All compute the same function, `Heinsen` too, and the
+    /// gradient is exact with each of them.
+    Scan(Algorithm),
+    /// The reference's `use_heinsen` with its faults: the scan in log space, differentiated through
+    /// the logarithms. Inputs of exactly 0 have a wrong gradient, long sequences an inexact one.
+    HeinsenAsReference,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self::Scan(Algorithm::Auto)
+    }
 }
 
 impl SimpleGateLoopConfig {
     /// The reference's defaults for a dimension.
     pub fn new(dim: i64) -> Self {
-        Self { dim, prenorm: true, post_ln: false, reverse: false, algorithm: Algorithm::Auto }
+        Self { dim, prenorm: true, post_ln: false, reverse: false, engine: Engine::default() }
     }
 
     /// Registers `norm.gamma`, `to_qkva.0.weight` and `maybe_post_ln.{weight,bias}` under `path`,
@@ -76,27 +95,48 @@ impl SimpleGateLoopState {
 }
 
 impl SimpleGateLoop {
+    /// The configuration that the layer was built from.
+    pub fn config(&self) -> &SimpleGateLoopConfig {
+        &self.config
+    }
+
+    /// Real numbers in the state of one sequence.
+    pub fn state_len(&self) -> i64 {
+        self.config.dim
+    }
+
     fn run(&self, x: &Tensor, state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         sequence_dims(x, self.config.dim)?;
         let normed = self.norm.as_ref().map(|norm| norm.forward(x)).transpose()?;
         let projected = self.to_qkva.forward(normed.as_ref().unwrap_or(x))?.f_chunk(3, -1)?;
         let (q, kv, z) = (&projected[0], &projected[1], &projected[2]);
-        if let Device::Cuda(_) = q.device() {
-            let operator = Fused {
-                operation: Operation::SimpleGateLoop,
-                mode: GateMode::default(),
-                reverse: self.config.reverse,
-            };
-            let (y, h_last) = fused(operator, &[q, kv, z], state)?;
-            return self.finish(y, h_last);
-        }
-        let options = ScanOptions {
-            algorithm: self.config.algorithm,
-            reverse: self.config.reverse,
-            segment_starts: None,
+        let (y, h_last) = match self.config.engine {
+            Engine::Scan(algorithm) => match q.device() {
+                Device::Cuda(_) => self.run_fused(&[q, kv, z], state)?,
+                _ => self.run_scan(algorithm, [q, kv, z], state)?,
+            },
+            Engine::HeinsenAsReference => {
+                let (h, h_last) = heinsen::scan(&z.f_sigmoid()?, kv, state, self.config.reverse)?;
+                (q.f_mul(&h)?, h_last)
+            }
         };
+        self.finish(y, h_last)
+    }
+
+    fn run_fused(&self, inputs: &[&Tensor], state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        let (operation, mode) = (Operation::SimpleGateLoop, GateMode::default());
+        fused(Fused { operation, mode, reverse: self.config.reverse }, inputs, state)
+    }
+
+    fn run_scan(
+        &self,
+        algorithm: Algorithm,
+        [q, kv, z]: [&Tensor; 3],
+        state: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
+        let options = ScanOptions { algorithm, reverse: self.config.reverse, segment_starts: None };
         let (h, h_last) = scan_with(&z.f_sigmoid()?, kv, state, &options)?;
-        self.finish(q.f_mul(&h)?, h_last)
+        Ok((q.f_mul(&h)?, h_last))
     }
 
     fn finish(&self, y: Tensor, h_last: Tensor) -> Result<(Tensor, Tensor)> {

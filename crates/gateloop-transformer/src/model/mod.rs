@@ -1,56 +1,23 @@
-//! The language model: embedding, GateLoop and feed-forward blocks, logits.
+//! The language model: embedding, blocks of a mixer and a feed-forward, logits.
+
+mod error;
+mod mixer;
+
+pub use error::ModelError;
+pub use mixer::LayerState;
 
 use crate::config::ModelConfig;
+use error::ids_error;
+use gateloop_nn::gate_loop::TransitionMode;
 use gateloop_nn::{
-    Bias, FeedForward, FeedForwardConfig, GateLoop, GateLoopConfig, GateLoopState, Linear, NnError,
-    NormPlacement, Residual, RmsNorm, SequenceLayer, gate_loop::TransitionMode,
+    Bias, FeedForward, FeedForwardConfig, Linear, NnError, NormPlacement, Residual, RmsNorm,
+    SequenceLayer,
 };
+use mixer::{Mixer, transition_mode};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use tch::nn::{Init, Path, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
-
-/// Why a model cannot be built or run.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ModelError {
-    /// Token ids are not a matrix or a vector of 64-bit integers.
-    #[error("`ids` is {kind:?} {shape:?}, but Int64 {expected} is needed")]
-    Ids {
-        /// The shape given.
-        shape: Vec<i64>,
-        /// The element type given.
-        kind: Kind,
-        /// The shape needed, in words.
-        expected: &'static str,
-    },
-    /// A token id that the vocabulary does not have.
-    #[error(
-        "token id {id} is outside the vocabulary 0..{num_tokens}: raise `model.num_tokens` or map the ids"
-    )]
-    OutOfVocabulary {
-        /// The smallest or largest offending id.
-        id: i64,
-        /// The size of the vocabulary.
-        num_tokens: i64,
-    },
-    /// A state that belongs to a model of another depth.
-    #[error(
-        "the decoding state has {actual} layers, the model has {expected}: take it from `initial_state` of the same model"
-    )]
-    StateDepth {
-        /// Layers of the model.
-        expected: usize,
-        /// Layers of the state.
-        actual: usize,
-    },
-    /// A layer refused its configuration or its input.
-    #[error(transparent)]
-    Layer(#[from] NnError),
-    /// libtorch reported a failure.
-    #[error("libtorch: {0}")]
-    Torch(#[from] tch::TchError),
-}
 
 /// A GateLoop language model with its parameters.
 #[derive(Debug)]
@@ -60,12 +27,13 @@ pub struct Model {
     token_emb: Tensor,
     blocks: Vec<Block>,
     final_norm: Option<RmsNorm>,
-    to_logits: Linear,
+    /// None where the embedding makes the logits.
+    to_logits: Option<Linear>,
 }
 
 #[derive(Debug)]
 struct Block {
-    mixer: Residual<GateLoop>,
+    mixer: Residual<Mixer>,
     feed_forward: Residual<FeedForward>,
 }
 
@@ -73,17 +41,27 @@ struct Block {
 /// take numbers from the other's seed.
 static INITIALISING: Mutex<()> = Mutex::new(());
 
-/// What the model remembers while it decodes: one state a layer, whatever the number of tokens.
+/// What the model remembers while it decodes: one state a layer. Those of gate loops do not grow with
+/// the number of tokens, those of attention do.
 #[derive(Debug)]
 pub struct DecodeState {
-    layers: Vec<GateLoopState>,
+    layers: Vec<LayerState>,
 }
 
 impl DecodeState {
-    /// The states of the layers, first to last; each complex [B, H, head_dim, head_dim].
-    pub fn layers(&self) -> &[GateLoopState] {
+    /// The states of the layers, first to last.
+    pub fn layers(&self) -> &[LayerState] {
         &self.layers
     }
+}
+
+/// Ablations for one call; what is `None` is as the model was configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ablation {
+    /// Drop the imaginary part of the decay's projection.
+    pub complex: Option<bool>,
+    /// A decay of 1 everywhere.
+    pub state_transition: Option<bool>,
 }
 
 impl Model {
@@ -107,19 +85,23 @@ impl Model {
         let vs = VarStore::new(device);
         let root = vs.root();
         let (dim, num_tokens) = (config.dim as i64, config.num_tokens as i64);
-        let init = Init::Randn { mean: 0.0, stdev: 1.0 };
+        // The reference's: an embedding that makes the logits as well starts small.
+        let stdev = if config.tie_embedding { 0.02 } else { 1.0 };
+        let init = Init::Randn { mean: 0.0, stdev };
         let token_emb = (&root / "token_emb").f_var("weight", &[num_tokens, dim], init)?;
         let blocks = (0..config.depth)
-            .map(|n| Block::new(&(&root / "layers" / n), config))
+            .map(|n| Block::new(&(&root / "layers" / n), n, config))
             .collect::<Result<_, _>>()?;
         let path = &root / "to_logits";
         // A post-norm block ends normalised, so the reference has no norm, and no index, here.
         let (final_norm, logits_path) = if config.post_ln_norm {
             (None, path)
         } else {
-            (Some(RmsNorm::new(&(&path / 0), dim)?), &path / 1)
+            (Some(RmsNorm::of_kind(&(&path / 0), dim, config.rms_norm.into())?), &path / 1)
         };
-        let to_logits = Linear::new(&logits_path, dim, num_tokens, Bias::Without)?;
+        let to_logits = (!config.tie_embedding)
+            .then(|| Linear::new(&logits_path, dim, num_tokens, Bias::Without))
+            .transpose()?;
         let config = config.clone();
         Ok(Self { vs, config, token_emb, blocks, final_norm, to_logits })
     }
@@ -149,15 +131,24 @@ impl Model {
     /// # Shapes
     /// - `ids`: Int64 [B, T]; returns [B, T, V]
     pub fn forward(&self, ids: &Tensor) -> Result<Tensor, ModelError> {
-        self.check_ids(ids, 2)?;
-        self.run(ids)
+        self.forward_with(ids, Ablation::default())
     }
 
-    /// [`forward`](Self::forward) for ids that have been checked.
-    fn run(&self, ids: &Tensor) -> Result<Tensor, ModelError> {
+    /// [`forward`](Self::forward) with ablations for this call.
+    pub fn forward_with(&self, ids: &Tensor, ablation: Ablation) -> Result<Tensor, ModelError> {
+        self.check_ids(ids, 2)?;
+        self.run(ids, ablation)
+    }
+
+    /// [`forward_with`](Self::forward_with) for ids that have been checked.
+    fn run(&self, ids: &Tensor, ablation: Ablation) -> Result<Tensor, ModelError> {
+        let transition = transition_mode(
+            ablation.complex.unwrap_or(self.config.ablate_complex),
+            ablation.state_transition.unwrap_or(self.config.ablate_state_transition),
+        );
         let mut x = self.embed(ids)?;
         for block in &self.blocks {
-            x = block.feed_forward.forward(&block.mixer.forward(&x)?)?;
+            x = block.forward(&x, transition)?;
         }
         self.logits(&x)
     }
@@ -167,12 +158,17 @@ impl Model {
     /// # Shapes
     /// - `windows`: Int64 [B, T + 1], T >= 1; returns a scalar
     pub fn loss(&self, windows: &Tensor) -> Result<Tensor, ModelError> {
+        self.loss_with(windows, Ablation::default())
+    }
+
+    /// [`loss`](Self::loss) with ablations for this call.
+    pub fn loss_with(&self, windows: &Tensor, ablation: Ablation) -> Result<Tensor, ModelError> {
         let [_, len] = windows.size()[..] else { return Err(ids_error(windows, "[B, T + 1]")) };
         if len < 2 {
             return Err(ids_error(windows, "[B, T + 1] with T at least 1"));
         }
         self.check_ids(windows, 2)?;
-        let logits = self.run(&windows.f_narrow(1, 0, len - 1)?)?;
+        let logits = self.run(&windows.f_narrow(1, 0, len - 1)?, ablation)?;
         let targets = windows.f_narrow(1, 1, len - 1)?.f_reshape([-1])?;
         let logits = logits.f_reshape([-1, self.config.num_tokens as i64])?;
         Ok(logits.f_cross_entropy_loss(&targets, None::<Tensor>, Reduction::Mean, -100, 0.0)?)
@@ -212,9 +208,9 @@ impl Model {
         self.logits(&x)
     }
 
-    /// Real numbers in the decoding state of one sequence.
-    pub fn state_len(&self) -> i64 {
-        self.blocks.iter().map(|block| block.mixer.layer().state_len()).sum()
+    /// Real numbers in the decoding state of one sequence after `tokens` tokens, at least one.
+    pub fn state_len(&self, tokens: i64) -> i64 {
+        self.blocks.iter().map(|block| block.mixer.layer().state_len(tokens)).sum()
     }
 
     fn embed(&self, ids: &Tensor) -> Result<Tensor, ModelError> {
@@ -222,10 +218,12 @@ impl Model {
     }
 
     fn logits(&self, x: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(match &self.final_norm {
-            Some(norm) => self.to_logits.forward(&norm.forward(x)?)?,
-            None => self.to_logits.forward(x)?,
-        })
+        let normed = self.final_norm.as_ref().map(|norm| norm.forward(x)).transpose()?;
+        let x = normed.as_ref().unwrap_or(x);
+        match &self.to_logits {
+            Some(to_logits) => Ok(to_logits.forward(x)?),
+            None => Ok(x.f_linear(&self.token_emb, None::<&Tensor>)?),
+        }
     }
 
     fn check_ids(&self, ids: &Tensor, dims: usize) -> Result<(), ModelError> {
@@ -244,40 +242,38 @@ impl Model {
 
     fn check_state(&self, state: &DecodeState) -> Result<(), ModelError> {
         let (expected, actual) = (self.blocks.len(), state.layers.len());
-        if expected == actual { Ok(()) } else { Err(ModelError::StateDepth { expected, actual }) }
+        if expected != actual {
+            let problem = format!("it has {actual} layers, the model has {expected}");
+            return Err(ModelError::State { problem });
+        }
+        let mixers = self.blocks.iter().map(|block| block.mixer.layer());
+        if !mixer::fits(mixers, &state.layers) {
+            let problem = "its layers are of other kinds".to_owned();
+            return Err(ModelError::State { problem });
+        }
+        Ok(())
     }
 }
 
 impl Block {
-    fn new(path: &Path<'_>, config: &ModelConfig) -> Result<Self, NnError> {
+    fn new(path: &Path<'_>, n: usize, config: &ModelConfig) -> Result<Self, NnError> {
         let dim = config.dim as i64;
-        let placement = if config.post_ln_norm { NormPlacement::Post } else { NormPlacement::Pre };
-        let mixer = GateLoopConfig {
-            dim_inner: Some(config.inner_dim() as i64),
-            heads: Some(config.heads() as i64),
-            swish_gating: config.attn_add_swish_gating,
-            sub_ln: config.sub_ln,
-            frac_gradient_state_transition: config.frac_gradient_state_transition,
-            transition: transition_mode(config),
-            ..GateLoopConfig::new(dim)
+        let placement = if config.post_ln_norm {
+            NormPlacement::Post
+        } else {
+            NormPlacement::Pre(config.rms_norm.into())
         };
-        let feed_forward = FeedForwardConfig { dim, mult: config.ff_mult as i64 };
+        let feed_forward =
+            FeedForwardConfig { dim, mult: config.ff_mult as i64, gelu: config.gelu.into() };
+        let mixer = |path: &Path<'_>| Mixer::new(path, config.layer(n), config);
         Ok(Self {
-            mixer: Residual::new(&(path / 0), dim, placement, |p| mixer.init(p))?,
+            mixer: Residual::new(&(path / 0), dim, placement, mixer)?,
             feed_forward: Residual::new(&(path / 1), dim, placement, |p| feed_forward.init(p))?,
         })
     }
-}
 
-/// As in the reference, a constant transition leaves nothing for the other ablation to act on.
-fn transition_mode(config: &ModelConfig) -> TransitionMode {
-    match (config.ablate_state_transition, config.ablate_complex) {
-        (true, _) => TransitionMode::Identity,
-        (false, true) => TransitionMode::Real,
-        (false, false) => TransitionMode::Complex,
+    fn forward(&self, x: &Tensor, transition: TransitionMode) -> Result<Tensor, NnError> {
+        let mixed = self.mixer.around(x, |mixer, x| mixer.forward_with(x, transition))?;
+        self.feed_forward.forward(&mixed)
     }
-}
-
-fn ids_error(ids: &Tensor, expected: &'static str) -> ModelError {
-    ModelError::Ids { shape: ids.size(), kind: ids.kind(), expected }
 }

@@ -1,0 +1,107 @@
+//! Options of the model that are chosen by name.
+
+use gateloop_nn::gate_loop::Form;
+use gateloop_nn::{Gelu, RelPos, RmsNormKind};
+use serde::{Deserialize, Serialize};
+
+/// What mixes over time in a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LayerKind {
+    /// `gate_loop`: data-controlled complex decay, in heads.
+    GateLoop,
+    /// `attention`: full causal attention.
+    Attention,
+    /// `simple_gate_loop`: a real gate for every channel.
+    SimpleGateLoop,
+}
+
+/// `rel_pos`: how data-dependent relative positions are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelPosVariant {
+    /// `corrected`: products of decays over the tokens between key and query.
+    #[default]
+    Corrected,
+    /// `as_reference`: products over the features of a token, as the reference has it.
+    AsReference,
+}
+
+/// `rms_norm`: how an RMSNorm keeps away from a division by zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RmsNormVariant {
+    /// `clamped`: a length of at least 1e-12, as in the PyTorch reference.
+    #[default]
+    Clamped,
+    /// `epsilon`: 1e-5 is added to the squared length, as in the JAX reference.
+    Epsilon,
+}
+
+/// `gelu`: the activation of the feed-forwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GeluVariant {
+    /// `erf`: the exact one, as in the PyTorch reference.
+    #[default]
+    Erf,
+    /// `tanh`: the approximation, as in the JAX reference.
+    Tanh,
+}
+
+/// `gate_loop_form`: how the gate loop operator is computed; all forms give the same numbers, to
+/// within rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FormVariant {
+    /// `auto`: by the shape.
+    #[default]
+    Auto,
+    /// `recurrent`: token by token.
+    Recurrent,
+    /// `scan`: a parallel scan; for heads of width 1 only.
+    Scan,
+    /// `chunkwise`: matrix products within chunks.
+    Chunkwise,
+    /// `quadratic`: the paper's surrogate attention.
+    Quadratic,
+}
+
+impl From<RelPosVariant> for RelPos {
+    fn from(variant: RelPosVariant) -> Self {
+        match variant {
+            RelPosVariant::Corrected => Self::Corrected,
+            RelPosVariant::AsReference => Self::AsReference,
+        }
+    }
+}
+
+impl From<RmsNormVariant> for RmsNormKind {
+    fn from(variant: RmsNormVariant) -> Self {
+        match variant {
+            RmsNormVariant::Clamped => Self::Clamped,
+            RmsNormVariant::Epsilon => Self::Epsilon,
+        }
+    }
+}
+
+impl From<GeluVariant> for Gelu {
+    fn from(variant: GeluVariant) -> Self {
+        match variant {
+            GeluVariant::Erf => Self::Erf,
+            GeluVariant::Tanh => Self::Tanh,
+        }
+    }
+}
+
+impl From<FormVariant> for Form {
+    fn from(variant: FormVariant) -> Self {
+        match variant {
+            FormVariant::Auto => Self::Auto,
+            FormVariant::Recurrent => Self::Recurrent,
+            FormVariant::Scan => Self::Scan,
+            FormVariant::Chunkwise => Self::Chunkwise,
+            FormVariant::Quadratic => Self::Quadratic,
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The part of a layer that mixes over time: one of several kinds behind one interface.
+
+use crate::config::{LayerKind, ModelConfig};
+use gateloop_nn::gate_loop::TransitionMode;
+use gateloop_nn::{
+    Attention, AttentionConfig, AttentionState, GateLoop, GateLoopConfig, GateLoopState, NnError,
+    SequenceLayer, SimpleGateLoop, SimpleGateLoopConfig, SimpleGateLoopState,
+};
+use tch::Tensor;
+use tch::nn::Path;
+
+/// A layer's mixer.
+#[derive(Debug)]
+pub(super) enum Mixer {
+    GateLoop(GateLoop),
+    Attention(Attention),
+    SimpleGateLoop(SimpleGateLoop),
+}
+
+/// What one layer remembers while it decodes.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LayerState {
+    /// Complex [B, H, head_dim, head_dim].
+    GateLoop(GateLoopState),
+    /// Keys and values of every token so far.
+    Attention(AttentionState),
+    /// [B, D].
+    SimpleGateLoop(SimpleGateLoopState),
+}
+
+impl LayerState {
+    /// The tensors of the state, none before the first token.
+    pub fn tensors(&self) -> Vec<&Tensor> {
+        match self {
+            Self::GateLoop(state) => state.tensor().into_iter().collect(),
+            Self::SimpleGateLoop(state) => state.tensor().into_iter().collect(),
+            Self::Attention(state) => {
+                state.tensors().into_iter().flat_map(|(keys, values)| [keys, values]).collect()
+            }
+        }
+    }
+
+    fn kind(&self) -> LayerKind {
+        match self {
+            Self::GateLoop(_) => LayerKind::GateLoop,
+            Self::Attention(_) => LayerKind::Attention,
+            Self::SimpleGateLoop(_) => LayerKind::SimpleGateLoop,
+        }
+    }
+}
+
+impl Mixer {
+    pub(super) fn new(
+        path: &Path<'_>,
+        kind: LayerKind,
+        config: &ModelConfig,
+    ) -> Result<Self, NnError> {
+        let dim = config.dim as i64;
+        Ok(match kind {
+            LayerKind::GateLoop => Self::GateLoop(gate_loop(config, dim).init(path)?),
+            LayerKind::Attention => Self::Attention(attention(config, dim).init(path)?),
+            LayerKind::SimpleGateLoop => {
+                // The norm stands in the shortcut around the layer.
+                let layer =
+                    SimpleGateLoopConfig { prenorm: false, ..SimpleGateLoopConfig::new(dim) };
+                Self::SimpleGateLoop(layer.init(path)?)
+            }
+        })
+    }
+
+    pub(super) fn kind(&self) -> LayerKind {
+        match self {
+            Self::GateLoop(_) => LayerKind::GateLoop,
+            Self::Attention(_) => LayerKind::Attention,
+            Self::SimpleGateLoop(_) => LayerKind::SimpleGateLoop,
+        }
+    }
+
+    /// The whole sequence with a transition for this call; the simple layer has but one.
+    pub(super) fn forward_with(
+        &self,
+        x: &Tensor,
+        transition: TransitionMode,
+    ) -> Result<Tensor, NnError> {
+        match self {
+            Self::GateLoop(layer) => layer.forward_with(x, transition),
+            Self::Attention(layer) => layer.forward_with(x, transition),
+            Self::SimpleGateLoop(layer) => layer.forward(x),
+        }
+    }
+
+    /// Real numbers in the state of one sequence after `tokens` tokens.
+    pub(super) fn state_len(&self, tokens: i64) -> i64 {
+        match self {
+            Self::GateLoop(layer) => layer.state_len(),
+            Self::Attention(layer) => layer.state_len_per_token() * tokens,
+            Self::SimpleGateLoop(layer) => layer.state_len(),
+        }
+    }
+}
+
+/// As in the reference, a constant transition leaves nothing for the other ablation to act on.
+pub(super) fn transition_mode(
+    ablate_complex: bool,
+    ablate_state_transition: bool,
+) -> TransitionMode {
+    match (ablate_state_transition, ablate_complex) {
+        (true, _) => TransitionMode::Identity,
+        (false, true) => TransitionMode::Real,
+        (false, false) => TransitionMode::Complex,
+    }
+}
+
+fn gate_loop(config: &ModelConfig, dim: i64) -> GateLoopConfig {
+    GateLoopConfig {
+        dim_inner: Some(config.inner_dim() as i64),
+        heads: Some(config.gate_loop_heads() as i64),
+        swish_gating: config.attn_add_swish_gating,
+        sub_ln: config.sub_ln,
+        frac_gradient_state_transition: config.frac_gradient_state_transition,
+        transition: transition_mode(config.ablate_complex, config.ablate_state_transition),
+        transition_bias: config.state_transition_bias,
+        form: config.gate_loop_form.into(),
+        recompute: config.checkpoint_gate_looped_attn,
+        ..GateLoopConfig::new(dim)
+    }
+}
+
+fn attention(config: &ModelConfig, dim: i64) -> AttentionConfig {
+    AttentionConfig {
+        dim_head: config.dim_head as i64,
+        heads: config.heads as i64,
+        rotary_emb: config.rotary_emb,
+        swish_gating: config.attn_add_swish_gating,
+        rel_pos: config.data_dependent_rel_pos.then(|| config.rel_pos.into()),
+        frac_gradient_rel_pos: config.frac_gradient_state_transition,
+        transition: transition_mode(config.ablate_complex, config.ablate_state_transition),
+        softmax_normalize: config.attn_softmax_normalize,
+        ..AttentionConfig::new(dim)
+    }
+}
+
+impl SequenceLayer for Mixer {
+    type State = LayerState;
+
+    fn initial_state(&self, batch: i64) -> LayerState {
+        match self {
+            Self::GateLoop(layer) => LayerState::GateLoop(layer.initial_state(batch)),
+            Self::Attention(layer) => LayerState::Attention(layer.initial_state(batch)),
+            Self::SimpleGateLoop(layer) => LayerState::SimpleGateLoop(layer.initial_state(batch)),
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
+        match self {
+            Self::GateLoop(layer) => layer.forward(x),
+            Self::Attention(layer) => layer.forward(x),
+            Self::SimpleGateLoop(layer) => layer.forward(x),
+        }
+    }
+
+    fn prefill(&self, x: &Tensor, state: &mut LayerState) -> Result<Tensor, NnError> {
+        match (self, state) {
+            (Self::GateLoop(layer), LayerState::GateLoop(state)) => layer.prefill(x, state),
+            (Self::Attention(layer), LayerState::Attention(state)) => layer.prefill(x, state),
+            (Self::SimpleGateLoop(layer), LayerState::SimpleGateLoop(state)) => {
+                layer.prefill(x, state)
+            }
+            (_, state) => Err(self.foreign(state)),
+        }
+    }
+
+    fn step(&self, x: &Tensor, state: &mut LayerState) -> Result<Tensor, NnError> {
+        match (self, state) {
+            (Self::GateLoop(layer), LayerState::GateLoop(state)) => layer.step(x, state),
+            (Self::Attention(layer), LayerState::Attention(state)) => layer.step(x, state),
+            (Self::SimpleGateLoop(layer), LayerState::SimpleGateLoop(state)) => {
+                layer.step(x, state)
+            }
+            (_, state) => Err(self.foreign(state)),
+        }
+    }
+}
+
+impl Mixer {
+    /// The model has looked at the kinds of its states before; this is for whoever comes without.
+    fn foreign(&self, state: &LayerState) -> NnError {
+        let problem = format!("a {:?} got the state of a {:?}", self.kind(), state.kind());
+        NnError::Config { key: "layers", problem }
+    }
+}
+
+/// Whether the states are those of such mixers, in this order.
+pub(super) fn fits<'a>(mixers: impl Iterator<Item = &'a Mixer>, states: &[LayerState]) -> bool {
+    mixers.map(Mixer::kind).eq(states.iter().map(LayerState::kind))
+}
