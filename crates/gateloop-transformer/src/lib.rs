@@ -32,6 +32,7 @@
 //! | the model and its decoding state | [`model`] |
 //! | steps, runs, the run folder | [`train`] |
 //! | checkpoints, weight files | [`checkpoint`], [`weights`] |
+//! | weights from and for PyTorch and JAX | [`exchange`] |
 //! | metrics and loss curves | [`metrics`] |
 //! | sampling, streaming | [`generate`] |
 //! | the program | [`cli`] |
@@ -42,6 +43,7 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod exchange;
 pub mod generate;
 pub mod metrics;
 pub mod model;

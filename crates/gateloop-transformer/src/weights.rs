@@ -72,7 +72,25 @@ pub struct Mismatch {
 }
 
 impl Mismatch {
-    fn is_empty(&self) -> bool {
+    /// How `tensors` differ from what is expected: shapes by name.
+    pub(crate) fn between(tensors: &Tensors, expected: &BTreeMap<String, Vec<i64>>) -> Self {
+        let mut mismatch = Self::default();
+        for (name, shape) in expected {
+            match tensors.get(name) {
+                None => mismatch.missing.push(name.clone()),
+                Some(tensor) if tensor.size() != *shape => {
+                    mismatch.misshapen.push((name.clone(), tensor.size(), shape.clone()));
+                }
+                Some(_) => {}
+            }
+        }
+        mismatch.unexpected =
+            tensors.keys().filter(|name| !expected.contains_key(*name)).cloned().collect();
+        mismatch
+    }
+
+    /// Whether there is no difference.
+    pub fn is_empty(&self) -> bool {
         self.misshapen.is_empty() && self.missing.is_empty() && self.unexpected.is_empty()
     }
 }
@@ -80,26 +98,18 @@ impl Mismatch {
 impl std::fmt::Display for Mismatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut parts = Vec::new();
-        for (name, file, model) in self.misshapen.iter().take(LISTED) {
+        for (name, file, model) in &self.misshapen {
             parts.push(format!("`{name}` is {file:?} in the file and {model:?} in the model"));
-        }
-        if self.misshapen.len() > LISTED {
-            parts.push(format!("{} more are misshapen", self.misshapen.len() - LISTED));
         }
         for (what, names) in [("missing", &self.missing), ("unexpected", &self.unexpected)] {
             if !names.is_empty() {
-                let listed = names.iter().take(LISTED).map(|name| format!("`{name}`"));
-                let more = names.len().saturating_sub(LISTED);
-                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-                parts.push(format!("{what}: {}{more}", listed.collect::<Vec<_>>().join(", ")));
+                let listed = names.iter().map(|name| format!("`{name}`"));
+                parts.push(format!("{what}: {}", listed.collect::<Vec<_>>().join(", ")));
             }
         }
         f.write_str(&parts.join("; "))
     }
 }
-
-/// Names in one message; the rest is counted.
-const LISTED: usize = 8;
 
 /// A safetensors file, mapped into memory; a tensor is read when it is asked for.
 #[derive(Debug)]
@@ -166,18 +176,8 @@ impl WeightFile {
 ///
 /// Nothing is copied unless names and shapes agree exactly, both ways.
 pub fn load_strict(parameters: &Tensors, tensors: &Tensors) -> Result<(), WeightsError> {
-    let mut mismatch = Mismatch::default();
-    for (name, parameter) in parameters {
-        match tensors.get(name) {
-            None => mismatch.missing.push(name.clone()),
-            Some(tensor) if tensor.size() != parameter.size() => {
-                mismatch.misshapen.push((name.clone(), tensor.size(), parameter.size()));
-            }
-            Some(_) => {}
-        }
-    }
-    mismatch.unexpected =
-        tensors.keys().filter(|name| !parameters.contains_key(*name)).cloned().collect();
+    let shapes = parameters.iter().map(|(name, p)| (name.clone(), p.size())).collect();
+    let mismatch = Mismatch::between(tensors, &shapes);
     if !mismatch.is_empty() {
         return Err(WeightsError::Mismatch(mismatch));
     }

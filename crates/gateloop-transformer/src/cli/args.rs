@@ -41,8 +41,57 @@ pub enum Command {
         #[command(subcommand)]
         command: DataCommand,
     },
+    /// Make a run of the weights of a PyTorch or JAX reference model.
+    ///
+    /// The model's configuration is told from the names and shapes; what they leave open is asked for.
+    /// The run can be sampled, evaluated, and trained on with `train --resume`.
+    Import(ImportArgs),
+    /// Write a checkpoint's weights for the PyTorch or the JAX reference.
+    Export(ExportArgs),
     /// Compute logits for given ids with given weights, to check imported checkpoints.
     Logits(LogitsArgs),
+}
+
+/// `gateloop import`
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// A PyTorch state_dict (.safetensors) or a JAX model (.npz or .safetensors by name, .eqx from
+    /// equinox.tree_serialise_leaves).
+    #[arg(value_name = "WEIGHTS")]
+    pub weights: PathBuf,
+    /// Folder of the run to be made.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Delete the run in --out first, if there is one.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Give a key of the configuration that the weights do not tell, as in model.heads=8; may be
+    /// repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+/// `gateloop export`
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// A run folder (its newest checkpoint) or a checkpoint file.
+    #[arg(long, value_name = "PATH")]
+    pub checkpoint: PathBuf,
+    /// The file to write: .safetensors, for JAX also .npz or .eqx.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Whose names and shapes [default: jax for .npz and .eqx, else pytorch].
+    #[arg(long, value_name = "NAME")]
+    pub layout: Option<LayoutName>,
+}
+
+/// The implementations that weights are written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LayoutName {
+    /// gateloop_transformer.Transformer
+    Pytorch,
+    /// gateloop_transformer.gateloop_transformer_jax.GateLoopTransformer
+    Jax,
 }
 
 /// `gateloop train`

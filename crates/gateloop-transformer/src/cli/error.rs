@@ -3,6 +3,7 @@
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::data::DataError;
+use crate::exchange::ExchangeError;
 use crate::generate::GenerateError;
 use crate::model::ModelError;
 use crate::train::TrainError;
@@ -48,6 +49,9 @@ pub enum CliError {
     /// The data is not usable.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// Weights cannot be exchanged.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
     /// The model failed.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -65,6 +69,11 @@ impl CliError {
         match self {
             Self::Usage(_)
             | Self::Config(_)
+            | Self::Exchange(
+                ExchangeError::Ask { .. }
+                | ExchangeError::Config(_)
+                | ExchangeError::Extension { .. },
+            )
             | Self::Generate(GenerateError::EmptyPrompt)
             | Self::Train(
                 TrainError::FolderExists { .. }

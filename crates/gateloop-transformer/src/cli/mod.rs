@@ -4,6 +4,7 @@ mod args;
 mod data;
 mod error;
 mod eval;
+mod exchange;
 mod generate;
 mod info;
 mod logits;
@@ -43,6 +44,8 @@ pub fn run(command: Command) -> Result<(), CliError> {
         Command::Eval(args) => eval::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Data { command } => data::run(&command),
+        Command::Import(args) => exchange::import(&args),
+        Command::Export(args) => exchange::export(&args),
         Command::Logits(args) => logits::run(&args),
     }
 }

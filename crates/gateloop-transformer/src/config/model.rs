@@ -205,6 +205,12 @@ impl ModelConfig {
             .collect()
     }
 
+    /// The value of a key as text, `unset` for an optional one without a value.
+    pub(crate) fn entry(&self, key: &str) -> String {
+        let value = serde_json::to_value(self).ok().and_then(|value| value.get(key).cloned());
+        value.map_or_else(|| "unset".to_owned(), |value| value.to_string().replace('"', ""))
+    }
+
     /// Every key with its value, optional ones resolved.
     fn resolved_entries(&self) -> Vec<(String, String)> {
         let layers = if self.layers.is_empty() { vec![self.layer(0)] } else { self.layers.clone() };

@@ -3,15 +3,17 @@
 // A test ends by panicking.
 #![allow(clippy::unwrap_used)]
 
+mod close;
 #[path = "../common/mod.rs"]
 mod common;
 mod models;
 
+use close::assert_close;
 use common::{TestResult, values};
 use gateloop_transformer::config::{FormVariant, LayerKind, ModelConfig};
 use gateloop_transformer::generate::{Generator, Sampler};
 use gateloop_transformer::model::{Ablation, LayerState, Model, ModelError};
-use models::{assert_close, ids, model_f64, small_models};
+use models::{ids, model_f64, small_models};
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 

@@ -1,7 +1,5 @@
 //! The models under test, their input and the comparison of their results.
 
-use crate::common::values;
-use gateloop_scan::Tolerance;
 use gateloop_transformer::config::LayerKind::{Attention, GateLoop, SimpleGateLoop};
 use gateloop_transformer::config::ModelConfig;
 use gateloop_transformer::model::Model;
@@ -59,15 +57,4 @@ pub(crate) fn model_f64(config: &ModelConfig) -> Model {
 pub(crate) fn ids(batch: i64, len: i64) -> Tensor {
     let values: Vec<i64> = (0..batch * len).map(|i| (i * i * 31 + i * 17 + 5) % 256).collect();
     Tensor::from_slice(&values).view([batch, len])
-}
-
-/// Compares two f64 results of a model over `steps` tokens.
-///
-/// A token passes four sums of about a hundred terms in each of a few layers, and the norms between
-/// them divide by sums again: sixteen stages that round alike.
-pub(crate) fn assert_close(actual: &Tensor, expected: &Tensor, steps: i64) {
-    const STAGES: f64 = 16.0;
-    assert_eq!(actual.size(), expected.size());
-    let tolerance = Tolerance::of::<f64>(steps as usize * 128).times(STAGES);
-    tolerance.check_uniform(&values(actual), &values(expected)).unwrap();
 }
