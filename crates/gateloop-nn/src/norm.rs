@@ -45,19 +45,20 @@ impl RmsNorm {
     /// - `x`: [.., D]; returns the same
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         check_features(x, &self.gamma)?;
-        let inverse = match self.kind {
+        // In the order of the references' operations: their roundings are then ours, which matters
+        // where a later layer divides by a small number, as a complex gate does.
+        let (gamma, scale) = (&self.gamma, self.scale);
+        Ok(match self.kind {
             RmsNormKind::Clamped => {
-                let length = x.f_norm_scalaropt_dim(2.0, [-1i64], true)?;
-                length.f_clamp_min(MIN_LENGTH)?.f_reciprocal()?
+                let length = x.f_norm_scalaropt_dim(2.0, [-1i64], true)?.f_clamp_min(MIN_LENGTH)?;
+                x.f_div(&length)?.f_mul_scalar(scale)?.f_mul(gamma)?
             }
             RmsNormKind::Epsilon => {
                 let squares = x.f_square()?.f_sum_dim_intlist(-1i64, true, None::<Kind>)?;
-                squares.f_add_scalar(EPSILON)?.f_rsqrt()?
+                let inverse = squares.f_add_scalar(EPSILON)?.f_rsqrt()?;
+                x.f_mul(&inverse)?.f_mul(gamma)?.f_mul_scalar(scale)?
             }
-        };
-        // One factor a token, so that the wide tensor is passed over twice, not three times.
-        let factor = inverse.f_mul_scalar(self.scale)?;
-        Ok(x.f_mul(&factor)?.f_mul(&self.gamma)?)
+        })
     }
 }
 
