@@ -1,5 +1,6 @@
 """The machine's side of a run: versions, threads and the warnings of the reference that say nothing new."""
 
+import datetime
 import os
 import platform
 import warnings
@@ -17,7 +18,7 @@ PACKAGES = [
 
 
 def versions():
-    found = {"python": platform.python_version()}
+    found = {"date": datetime.date.today().isoformat(), "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)

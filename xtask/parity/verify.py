@@ -39,7 +39,8 @@ def problem_with(folder, file):
     try:
         case, tensors = case_file.read(os.path.join(folder, file))
         back = case_file.read_tensors(os.path.join(folder, "back", file))
-        return difference(Subject.of_metadata(case), tensors, back)
+        subject = Subject.of_metadata(case)
+        return difference(subject, tensors, back) or difference_of_others(folder, file, subject, back)
     except Problem as problem:
         return str(problem)
 
@@ -53,6 +54,19 @@ def difference(subject, tensors, back):
         return f"the output is not that of the original weights; changed: {', '.join(changed) or 'none'}"
     # Weights that take no part in this case must survive too.
     return f"changed without effect on the output: {', '.join(changed)}" if changed else None
+
+
+def difference_of_others(folder, file, subject, back):
+    """JAX weights come in formats of their own as well."""
+    if subject.framework != "jax":
+        return None
+    path = os.path.join(folder, "back", file.removesuffix(".safetensors"))
+    for extension, weights in reference.of(subject.framework).other_files(subject, path):
+        odd = weights.keys() ^ back.keys()
+        changed = [name for name in back if name in weights and back[name].tobytes() != weights[name].tobytes()]
+        if odd or changed:
+            return f"the .{extension} file holds other weights: {', '.join(sorted(odd) + changed)}"
+    return None
 
 
 def main():

@@ -101,6 +101,21 @@ pub(crate) enum Error {
     )]
     BundleTooLarge { bytes: u64, limit: u64 },
 
+    #[error("the references could not be installed with {python}; pip's words are above")]
+    ParityInstall { python: String },
+
+    #[error("the references were installed, but do not start: {words}")]
+    ParityPackages { words: String },
+
+    #[error("`{program}` does not have the references: {words}")]
+    ParityPython { program: String, words: String },
+
+    #[error("not in agreement with the references:\n  {list}")]
+    Parity { list: String },
+
+    #[error("the committed cases are not what the references give")]
+    StaleFixtures,
+
     #[error("something this project needs is missing; see the rows marked MISSING")]
     Doctor,
 }
@@ -169,6 +184,19 @@ impl Error {
             Self::Spills { .. } => "give a thread fewer values to hold, allow it more registers \
                                     in `__launch_bounds__`, or index its arrays by constants only"
                 .to_owned(),
+            Self::ParityInstall { .. } => {
+                "check the network, HTTPS_PROXY and PIP_INDEX_URL; a Python \
+                                           of 3.11 or newer is needed (set PYTHON to one), or \
+                                           --python with one that has xtask/parity/requirements.txt"
+                    .to_owned()
+            }
+            Self::ParityPackages { .. } => "run this again; if it stays, set PYTHON to another \
+                                            Python of 3.11 or newer"
+                .to_owned(),
+            Self::ParityPython { program, .. } => format!(
+                "`{program} -m pip install -r xtask/parity/requirements.txt`, or leave --python out"
+            ),
+            Self::StaleFixtures => "`cargo xtask parity --write-fixtures`".to_owned(),
             _ => return None,
         })
     }

@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask setup | doctor | train | kernels | test`.
+//! The project's chores: `cargo xtask setup | doctor | train | parity | kernels | gpu | test`.
 
 mod child;
 mod compiler;
@@ -7,6 +7,7 @@ mod driver;
 mod error;
 mod gpu;
 mod kernels;
+mod parity;
 mod python;
 mod setup;
 mod table;
@@ -34,6 +35,8 @@ enum Task {
     Doctor,
     /// Set up, build, fetch the data, train, evaluate and print a sample
     Train(train::Options),
+    /// Compare every layer and model with the PyTorch and the JAX reference
+    Parity(parity::Options),
     /// Compile the CUDA kernels to PTX and say what they take of a GPU; no GPU is needed
     Kernels(kernels::Options),
     /// What a machine with a GPU is to run: tests, benches, peers
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Setup(options) => setup::run(&workspace, options),
         Task::Doctor => doctor::run(&workspace),
         Task::Train(options) => train::run(&workspace, &options),
+        Task::Parity(options) => parity::run(&workspace, &options),
         Task::Kernels(options) => kernels::run(&workspace, &options),
         Task::Gpu(options) => gpu::run(&workspace, &options),
         Task::Test(options) => test::run(&workspace, &options),

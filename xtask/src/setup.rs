@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 pub(crate) use self::build::Build;
-pub(crate) use self::install::install;
+pub(crate) use self::install::{install, lock, remove_leftovers, require_space, staging, swap};
 use self::link::Step;
 pub(crate) use self::package::{Package, Wheel};
 use crate::compiler::Compiler;

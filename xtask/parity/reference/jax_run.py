@@ -1,5 +1,6 @@
 """Runs the JAX reference on the weights and inputs of a case."""
 
+import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,3 +81,11 @@ def leaves(tree):
     """Arrays by path: `layers.0.1.proj_in.weight`."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in flat}
+
+
+def other_files(subject, path):
+    """The weights of the formats that need no safetensors, by extension."""
+    with np.load(f"{path}.npz") as arrays:
+        yield "npz", dict(arrays)
+    like = jax.tree_util.tree_map(lambda x: jnp.asarray(x, jnp.float32), build(subject))
+    yield "eqx", {name: np.asarray(x) for name, x in leaves(equinox.tree_deserialise_leaves(f"{path}.eqx", like)).items()}

@@ -41,10 +41,7 @@ fn bring_in(cache: &Path, package: impl Package, target: &Path) -> Result<()> {
 
     // In the folder of the target, for a rename is atomic only within one file system. Its name
     // is new each time: a pip that outlived a killed run must not write into ours.
-    let staging = tempfile::Builder::new()
-        .prefix(STAGING)
-        .tempdir_in(cache)
-        .map_err(|e| Error::io("create a folder in", cache, e))?;
+    let staging = staging(cache)?;
     let tree = staging.path().join("tree");
     for wheel in package.wheels() {
         let file = pip::download(&python, wheel, staging.path())?;
@@ -56,6 +53,14 @@ fn bring_in(cache: &Path, package: impl Package, target: &Path) -> Result<()> {
     swap(&tree, target, &staging.path().join("replaced"))
 }
 
+/// A folder for what is unfinished; it goes when it is dropped, or by [`remove_leftovers`].
+pub(crate) fn staging(cache: &Path) -> Result<tempfile::TempDir> {
+    tempfile::Builder::new()
+        .prefix(STAGING)
+        .tempdir_in(cache)
+        .map_err(|e| Error::io("create a folder in", cache, e))
+}
+
 /// Adds what the wheels lack and looks at the whole once more.
 fn complete(tree: &Path, package: impl Package) -> Result<()> {
     package.complete(tree)?;
@@ -63,14 +68,14 @@ fn complete(tree: &Path, package: impl Package) -> Result<()> {
 }
 
 /// Puts `fresh` in the place of `target`; what was there goes to `old`.
-fn swap(fresh: &Path, target: &Path, old: &Path) -> Result<()> {
+pub(crate) fn swap(fresh: &Path, target: &Path, old: &Path) -> Result<()> {
     if target.exists() {
         fs::rename(target, old).map_err(|e| Error::io("move away", target, e))?;
     }
     fs::rename(fresh, target).map_err(|e| Error::io("create", target, e))
 }
 
-fn lock(cache: &Path) -> Result<File> {
+pub(crate) fn lock(cache: &Path) -> Result<File> {
     let path = cache.join("setup.lock");
     let file =
         File::create(&path).map_err(|source| Error::Cache { path: cache.to_path_buf(), source })?;
@@ -84,7 +89,7 @@ fn lock(cache: &Path) -> Result<File> {
 }
 
 /// Whoever holds the lock knows that nobody is at work in these.
-fn remove_leftovers(cache: &Path) -> Result<()> {
+pub(crate) fn remove_leftovers(cache: &Path) -> Result<()> {
     let entries = fs::read_dir(cache).map_err(|e| Error::io("list", cache, e))?;
     for entry in entries.flatten() {
         if entry.file_name().to_string_lossy().starts_with(STAGING) {
@@ -95,7 +100,7 @@ fn remove_leftovers(cache: &Path) -> Result<()> {
     Ok(())
 }
 
-fn require_space(cache: &Path, needed: u64) -> Result<()> {
+pub(crate) fn require_space(cache: &Path, needed: u64) -> Result<()> {
     let free = fs4::available_space(cache).map_err(|e| Error::io("measure", cache, e))?;
     if free < needed {
         return Err(Error::TooLittleSpace { path: cache.to_path_buf(), free, needed });

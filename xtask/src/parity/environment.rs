@@ -1,0 +1,162 @@
+//! The Python that has the references: packages in a folder of our cache, there entirely or not at
+//! all. No virtual environment, for Debian's Python comes without the means to make one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::child::Children;
+use crate::error::{Error, Result};
+use crate::python::Python;
+use crate::setup::{lock, remove_leftovers, require_space, staging, swap};
+use crate::workspace::Workspace;
+
+const REQUIREMENTS: &str = "xtask/parity/requirements.txt";
+
+/// PyTorch's wheel brings a CUDA along.
+const DISK_SPACE: u64 = 9_000_000_000;
+
+/// What shows that the packages are all there.
+const IMPORTS: &str = "import torch, jax, equinox, numpy, safetensors, rotary_embedding_torch, \
+                       gateloop_transformer.gateloop_transformer_jax";
+
+/// A Python and, if they are ours, its packages.
+#[derive(Debug)]
+pub(super) struct Environment {
+    program: String,
+    packages: Option<PathBuf>,
+}
+
+impl Environment {
+    /// A Python of the user's.
+    pub(super) fn given(program: &str) -> Result<Self> {
+        let environment = Self { program: program.to_owned(), packages: None };
+        match environment.fault() {
+            None => Ok(environment),
+            Some(words) => Err(Error::ParityPython { program: program.to_owned(), words }),
+        }
+    }
+
+    /// Installs the packages unless they are there and work.
+    pub(super) fn ensure(children: &Children, workspace: &Workspace, cache: &Path) -> Result<Self> {
+        let requirements = workspace.root().join(REQUIREMENTS);
+        let wanted =
+            fs::read_to_string(&requirements).map_err(|e| Error::io("read", &requirements, e))?;
+        let python = Python::find()?;
+        let target = cache.join("parity-python");
+        let environment = Self { program: python.program.clone(), packages: Some(target.clone()) };
+        if environment.is_ready(&target, &wanted, &python) {
+            return Ok(environment);
+        }
+        python.pip_version()?;
+        fs::create_dir_all(cache)
+            .map_err(|source| Error::Cache { path: cache.to_path_buf(), source })?;
+        // Held until the end of this function.
+        let _lock = lock(cache)?;
+        remove_leftovers(cache)?;
+        if environment.is_ready(&target, &wanted, &python) {
+            return Ok(environment);
+        }
+        require_space(cache, DISK_SPACE)?;
+        let staging = staging(cache)?;
+        let tree = staging.path().join("packages");
+        install(children, &python, &requirements, &tree)?;
+        let fresh = Self { program: python.program.clone(), packages: Some(tree.clone()) };
+        if let Some(words) = fresh.fault() {
+            return Err(Error::ParityPackages { words });
+        }
+        let stamp = tree.join(STAMP);
+        fs::write(&stamp, contents(&wanted, &python)).map_err(|e| Error::io("write", &stamp, e))?;
+        swap(&tree, &target, &staging.path().join("replaced"))?;
+        Ok(environment)
+    }
+
+    /// Python in a state that the user's own packages and settings do not reach.
+    pub(super) fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("PYTHONUNBUFFERED", "1")
+            // As many threads as ours: products are then split, and rounded, alike.
+            .env("OMP_NUM_THREADS", "1")
+            .env("MKL_NUM_THREADS", "1")
+            .stdin(Stdio::null());
+        if let Some(packages) = &self.packages {
+            command.arg("-s").env("PYTHONPATH", packages);
+        }
+        command
+    }
+
+    fn is_ready(&self, target: &Path, wanted: &str, python: &Python) -> bool {
+        let stamp = fs::read_to_string(target.join(STAMP));
+        stamp.is_ok_and(|stamp| stamp == contents(wanted, python)) && self.fault().is_none()
+    }
+
+    /// Why the packages cannot be imported.
+    fn fault(&self) -> Option<String> {
+        let output = self.command().args(["-W", "ignore", "-c", IMPORTS]).output();
+        match output {
+            Ok(output) if output.status.success() => None,
+            Ok(output) => {
+                let words = String::from_utf8_lossy(&output.stderr);
+                let last = words.lines().rev().find(|line| !line.trim().is_empty());
+                Some(last.unwrap_or("it ended without a word").trim().to_owned())
+            }
+            Err(error) => Some(error.to_string()),
+        }
+    }
+}
+
+/// A file beside the packages, written when all of them are there.
+const STAMP: &str = "gateloop-parity.txt";
+
+/// Packages are built for one version of Python.
+fn contents(wanted: &str, python: &Python) -> String {
+    format!("{python}\n{wanted}")
+}
+
+fn install(children: &Children, python: &Python, list: &Path, tree: &Path) -> Result<()> {
+    eprintln!("installing the references (about 3 GB to download, 6 GB on disk, once a user)");
+    let mut pip = Command::new(&python.program);
+    pip.args(["-m", "pip", "install", "--no-input", "--disable-pip-version-check"])
+        .args(["--no-cache-dir", "--only-binary", "torch,jaxlib,numpy,safetensors", "--target"])
+        .arg(tree)
+        .arg("--requirement")
+        .arg(list)
+        .env("PIP_REQUIRE_VIRTUALENV", "0")
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr());
+    match children.run("pip", &mut pip) {
+        Err(Error::Child { .. }) => Err(Error::ParityInstall { python: python.to_string() }),
+        done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_python_without_the_packages_says_which_one_is_missing() {
+        // `-s` and an empty folder hide what this machine may have.
+        let dir = tempfile::tempdir().unwrap();
+        let python = Python::find().unwrap();
+        let empty = Environment { program: python.program, packages: Some(dir.path().into()) };
+        if let Some(words) = empty.fault() {
+            assert!(words.contains("No module named"), "{words}");
+        }
+        let error = Environment::given("/no/such/python").unwrap_err();
+        assert!(error.remedy().unwrap().contains("requirements.txt"), "{error}");
+    }
+
+    #[test]
+    fn an_environment_is_ready_only_with_its_stamp() {
+        let dir = tempfile::tempdir().unwrap();
+        let python = Python::find().unwrap();
+        let packages = Some(dir.path().to_path_buf());
+        let environment = Environment { program: python.program.clone(), packages };
+        assert!(!environment.is_ready(dir.path(), "torch", &python));
+        fs::write(dir.path().join(STAMP), contents("torch==1", &python)).unwrap();
+        assert!(!environment.is_ready(dir.path(), "torch", &python), "another version");
+    }
+}
