@@ -13,7 +13,8 @@ const GRID: RGBColor = RGBColor(228, 228, 228);
 const COLORS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115)];
 /// Differences from here up are shown; equal losses lie on the floor.
 const FLOOR: f64 = 1e-17;
-const TOP: f64 = 1e-1;
+/// With room for the legend above the largest.
+const TOP: f64 = 1e4;
 
 /// One panel a trajectory: the relative difference of the losses, on a logarithmic axis.
 pub fn write(trajectories: &[Trajectory], path: &Path) -> Result<(), ParityError> {
@@ -48,6 +49,7 @@ fn draw_panel(
     let mut chart = ChartBuilder::on(panel)
         .caption(name, (FONT, 18).into_font().color(&INK))
         .margin(12)
+        .margin_right(24)
         .x_label_area_size(44)
         .y_label_area_size(64)
         .build_cartesian_2d(1.0..losses.ours.len().max(2) as f64, (FLOOR..TOP).log_scale())?;
@@ -71,13 +73,16 @@ fn draw_panel(
             ((step + 1) as f64, ((a - b) / b).abs().clamp(FLOOR, TOP))
         };
         let points = ours.iter().zip(theirs).enumerate().map(point);
-        chart.draw_series(LineSeries::new(points, color.stroke_width(2)))?.label(label).legend(
-            move |(x, y)| PathElement::new([(x + 2, y), (x + 24, y)], color.stroke_width(2)),
-        );
+        // Dots, for losses that are equal to the last bit would make a line fall to the floor.
+        let dots = points.map(|point| Circle::new(point, 2, color.filled()));
+        chart
+            .draw_series(dots)?
+            .label(label)
+            .legend(move |(x, y)| Circle::new((x + 13, y), 4, color.filled()));
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
+        .position(SeriesLabelPosition::UpperRight)
         .margin(8)
         .legend_area_size(28)
         .label_font((FONT, 13).into_font().color(&INK))
