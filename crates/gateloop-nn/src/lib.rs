@@ -44,6 +44,7 @@ pub mod gate_loop;
 mod layer;
 mod linear;
 mod norm;
+mod precision;
 mod recompute;
 mod residual;
 mod scan;

@@ -3,10 +3,12 @@
 use super::rel_pos::{self, RelPos};
 use super::rotary::Rotary;
 use super::weights::{softmax_attention, weigh};
+use crate::cuda::FullPrecision;
 use crate::error::{NnError, Result};
 use crate::gate_loop::{TransitionMode, check_fraction, scale_gradient};
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
 use crate::linear::{Bias, Linear};
+use crate::precision::widen;
 use tch::Tensor;
 use tch::nn::Path;
 
@@ -171,8 +173,12 @@ impl Attention {
         let (y, keys) = if let Some((rel_pos, to_a)) = decays {
             let z = to_a.forward(x)?.f_view([batch, seqlen, heads, dim_head / 2, 2])?;
             let z = scale_gradient(&z, self.config.frac_gradient_rel_pos)?;
-            let (scores, keys) = self.fading_scores(rel_pos, (q, k), &z, transition, cached)?;
-            (weigh(&scores, &values, self.config.softmax_normalize.unwrap_or(false))?, keys)
+            // Under autocast the projections are in a low precision, decays are not.
+            let _full = FullPrecision::new();
+            let (qk, z) = ((widen(&q)?, widen(&k)?), widen(&z)?);
+            let (scores, keys) = self.fading_scores(rel_pos, qk, &z, transition, cached)?;
+            let softmax = self.config.softmax_normalize.unwrap_or(false);
+            (weigh(&scores, &widen(&values)?, softmax)?.f_to_kind(values.kind())?, keys)
         } else {
             let keys = after(cached, k)?;
             (self.attend(&q, &keys, &values)?, keys)

@@ -2,6 +2,7 @@
 //! by an angle that grows with the position, so that a score depends on the distance only.
 
 use crate::error::Result;
+use crate::precision::widen;
 use tch::Tensor;
 use tch::nn::Path;
 
@@ -31,9 +32,11 @@ impl Rotary {
 
     /// The turns of `len` tokens from position `first`.
     pub(super) fn turns(&self, first: i64, len: i64) -> Result<Turns> {
-        let options = (self.freqs.kind(), self.freqs.device());
+        // 8 bits count to 256.
+        let freqs = widen(&self.freqs)?;
+        let options = (freqs.kind(), freqs.device());
         let positions = Tensor::f_arange_start(first, first + len, options)?;
-        let angles = positions.f_unsqueeze(-1)?.f_mul(&self.freqs)?;
+        let angles = positions.f_unsqueeze(-1)?.f_mul(&freqs)?;
         Ok(Turns { cos: angles.f_cos()?, sin: angles.f_sin()? })
     }
 }

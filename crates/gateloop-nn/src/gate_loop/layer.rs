@@ -7,10 +7,11 @@ use crate::error::{NnError, Result};
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
 use crate::linear::{Bias, Linear};
 use crate::norm::LayerNorm;
+use crate::precision::widen;
 use crate::recompute::recompute;
 use gateloop_scan::cuda::{GateMode, Operation};
 use tch::nn::Path;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// A [`GateLoop`] layer to be built; the defaults are the reference's.
 #[derive(Debug, Clone, PartialEq)]
@@ -233,17 +234,11 @@ impl GateLoop {
 fn operator(inputs: &[Tensor], transition: TransitionMode, form: Form) -> Result<(Tensor, Tensor)> {
     // Under autocast the projections are in a low precision, the operator is not.
     let _full = FullPrecision::new();
-    let kind = if is_low(inputs[0].kind()) { Kind::Float } else { inputs[0].kind() };
-    let wide = |input: &Tensor| input.f_to_kind(kind);
-    let (q, k, v) = (wide(&inputs[0])?, wide(&inputs[1])?, wide(&inputs[2])?);
-    let transition = StateTransition::from_pre_activation(&wide(&inputs[3])?, transition)?;
+    let (q, k, v) = (widen(&inputs[0])?, widen(&inputs[1])?, widen(&inputs[2])?);
+    let transition = StateTransition::from_pre_activation(&widen(&inputs[3])?, transition)?;
     let operands = Operands { q: &q, k: &k, v: &v, transition: &transition };
-    gate_loop(&operands, inputs.get(4), form)
-}
-
-/// Whether a kind has fewer bits than the state.
-fn is_low(kind: Kind) -> bool {
-    matches!(kind, Kind::BFloat16 | Kind::Half)
+    let (y, last) = gate_loop(&operands, inputs.get(4), form)?;
+    Ok((y.f_to_kind(inputs[0].kind())?, last))
 }
 
 impl SequenceLayer for GateLoop {

@@ -7,6 +7,7 @@ use crate::error::{NnError, Result};
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
 use crate::linear::{Bias, Linear};
 use crate::norm::{LayerNorm, RmsNorm};
+use crate::precision::widen;
 use crate::scan::{ScanOptions, scan_with};
 use gateloop_scan::Algorithm;
 use gateloop_scan::cuda::{GateMode, Operation};
@@ -135,8 +136,8 @@ impl SimpleGateLoop {
         state: Option<&Tensor>,
     ) -> Result<(Tensor, Tensor)> {
         let options = ScanOptions { algorithm, reverse: self.config.reverse, segment_starts: None };
-        let (h, h_last) = scan_with(&z.f_sigmoid()?, kv, state, &options)?;
-        Ok((q.f_mul(&h)?, h_last))
+        let (h, h_last) = scan_with(&widen(z)?.f_sigmoid()?, &widen(kv)?, state, &options)?;
+        Ok((q.f_mul(&h)?.f_to_kind(q.kind())?, h_last))
     }
 
     fn finish(&self, y: Tensor, h_last: Tensor) -> Result<(Tensor, Tensor)> {

@@ -10,6 +10,7 @@ mod formulas;
 mod gradients;
 mod heinsen;
 mod parameters;
+mod precision;
 mod transition;
 mod variants;
 mod ways;

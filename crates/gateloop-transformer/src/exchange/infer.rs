@@ -3,7 +3,6 @@
 use super::{ExchangeError, Layout};
 use crate::config::{Config, LayerKind, ModelConfig, RelPosVariant};
 use crate::weights::Tensors;
-use std::collections::BTreeSet;
 
 /// What the weights told, and what they could not tell.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,11 +40,15 @@ pub fn infer(
     let mut open = Vec::new();
     if let Some(n) = has(LayerKind::GateLoop) {
         gate_loop(&mut model, &shapes, n)?;
-        open.extend(ASSUMED_OF_GATE_LOOPS);
+        open.extend(ASSUMED_OF_DECAYS);
     }
     if let Some(n) = has(LayerKind::Attention) {
         attention(&mut model, &shapes, n, &given)?;
-        open.extend(ASSUMED_OF_ATTENTION);
+        open.push("attn_softmax_normalize");
+        if model.data_dependent_rel_pos {
+            open.push("rel_pos");
+            open.extend(ASSUMED_OF_DECAYS);
+        }
     }
     if layers.iter().all(|layer| *layer == layers[0]) && layers[0] != LayerKind::SimpleGateLoop {
         model.use_gate_looped_attn = layers[0] == LayerKind::GateLoop;
@@ -54,18 +57,17 @@ pub fn infer(
     }
     let base = Config { model, ..Config::default() };
     let config = Config::from_toml_str(&base.to_toml()?, "the weights", overrides)?;
-    let assumed = open
-        .into_iter()
-        .filter(|key| !given.has(key) && (*key != "rel_pos" || config.model.data_dependent_rel_pos))
-        .map(|key| (key, config.model.entry(key)))
-        .collect::<BTreeSet<_>>();
-    Ok(Inferred { config, assumed: assumed.into_iter().collect() })
+    // The JAX model has no such options.
+    open.retain(|key| layout == Layout::PyTorch && !given.has(key));
+    open.sort_unstable();
+    open.dedup();
+    let assumed = open.into_iter().map(|key| (key, config.model.entry(key))).collect();
+    Ok(Inferred { config, assumed })
 }
 
 /// Options that change numbers and no shape.
-const ASSUMED_OF_GATE_LOOPS: [&str; 3] =
+const ASSUMED_OF_DECAYS: [&str; 3] =
     ["ablate_complex", "ablate_state_transition", "frac_gradient_state_transition"];
-const ASSUMED_OF_ATTENTION: [&str; 2] = ["attn_softmax_normalize", "rel_pos"];
 
 fn gate_loop(model: &mut ModelConfig, shapes: &Shapes<'_>, n: usize) -> Result<(), ExchangeError> {
     let name = |name: &str| format!("layers.{n}.0.fn.{name}");
@@ -92,6 +94,7 @@ fn attention(
     model.rotary_emb = shapes.has(&freqs);
     model.attn_add_swish_gating = shapes.has(&name("to_gates.0.weight"));
     model.data_dependent_rel_pos = shapes.has(&name("to_a.0.weight"));
+    model.attn_softmax_normalize = Some(!model.data_dependent_rel_pos);
     // What was trained with the fault goes on with it.
     model.rel_pos = RelPosVariant::AsReference;
     let split = |part: usize| inner.checked_div(part).unwrap_or(0);
