@@ -1,5 +1,6 @@
 //! The project's chores: `cargo xtask setup | doctor | train | parity | kernels | gpu | test`.
 
+mod artifact;
 mod child;
 mod compiler;
 mod doctor;

@@ -4,13 +4,12 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use clap::Args;
-use serde_json::Value;
-
+use crate::artifact::Artifact;
 use crate::child::Children;
 use crate::error::{Error, Result};
 use crate::setup;
 use crate::workspace::Workspace;
+use clap::Args;
 
 /// What `gateloop` trains on when enwik8 cannot be had.
 const STAND_IN: &str = "data.source=\"synthetic:text\"";
@@ -122,18 +121,13 @@ fn build_gateloop(children: &Children, cargo: &mut Command) -> Result<PathBuf> {
         .stdin(Stdio::null());
     let mut program = None;
     children.run_lines("cargo build", cargo, |line| {
-        program = executable(line).or(program.take());
+        let artifact = Artifact::from_line(line).filter(|artifact| artifact.name == "gateloop");
+        program = artifact.map(|artifact| artifact.path).or(program.take());
     })?;
     program.ok_or_else(|| Error::BadAnswer {
         what: "cargo build",
         reason: "it does not name the program `gateloop`".to_owned(),
     })
-}
-
-fn executable(line: &str) -> Option<PathBuf> {
-    let message: Value = serde_json::from_str(line).ok()?;
-    let ours = message["reason"] == "compiler-artifact" && message["target"]["name"] == "gateloop";
-    ours.then(|| Some(message["executable"].as_str()?.into()))?
 }
 
 /// The first of `dir`, `dir-2`, `dir-3` ... that does not exist.
@@ -169,14 +163,5 @@ mod tests {
         assert_eq!(first_free(&dir), root.path().join("quick-2"));
         std::fs::write(root.path().join("quick-2"), "").unwrap();
         assert_eq!(first_free(&dir), root.path().join("quick-3"));
-    }
-
-    #[test]
-    fn the_program_is_found_among_cargos_messages() {
-        let line = r#"{"reason":"compiler-artifact","target":{"name":"gateloop"},"executable":"/t/gateloop"}"#;
-        assert_eq!(executable(line), Some("/t/gateloop".into()));
-        assert_eq!(executable(&line.replace("\"/t/gateloop\"", "null")), None);
-        assert_eq!(executable(&line.replace("\"gateloop\"", "\"other\"")), None);
-        assert_eq!(executable("warning: not json"), None);
     }
 }

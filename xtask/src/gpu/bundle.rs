@@ -4,8 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
-
+use crate::artifact::Artifact;
 use crate::child::Children;
 use crate::error::{Error, Result};
 use crate::setup;
@@ -47,7 +46,9 @@ pub(super) fn build(workspace: &Workspace, children: &Children, folder: &Path) -
             .stderr(Stdio::inherit());
         ready.compiler.pass_to(&mut cargo);
         let what = format!("cargo {}", arguments.join(" "));
-        children.run_lines(&what, &mut cargo, |line| programs.extend(executable(line)))?;
+        children.run_lines(&what, &mut cargo, |line| {
+            programs.extend(Artifact::from_line(line).map(bundled));
+        })?;
     }
     for (name, program) in programs.iter().filter(|(name, _)| is_wanted(name)) {
         let to = folder.join(name);
@@ -61,15 +62,11 @@ pub(super) fn build(workspace: &Workspace, children: &Children, folder: &Path) -
     size_of(folder)
 }
 
-/// The name and the path in a line of Cargo's, if it tells of a program.
-fn executable(line: &str) -> Option<(String, PathBuf)> {
-    let message: Value = serde_json::from_str(line).ok()?;
-    let path = message["executable"].as_str()?;
-    let package = message["package_id"].as_str().unwrap_or_default();
-    let name = message["target"]["name"].as_str()?;
+/// The name that a program has in the bundle, and where it is.
+fn bundled(artifact: Artifact) -> (String, PathBuf) {
     // Both crates have a test called `cuda`.
-    let name = if name == "cuda" && package.contains("gateloop-nn") { "nn_cuda" } else { name };
-    Some((name.to_owned(), PathBuf::from(path)))
+    let is_nn = artifact.name == "cuda" && artifact.package.contains("gateloop-nn");
+    (if is_nn { "nn_cuda".to_owned() } else { artifact.name }, artifact.path)
 }
 
 fn is_wanted(name: &str) -> bool {
@@ -110,16 +107,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_are_read_from_cargos_messages() {
-        let line =
-            r#"{"reason":"compiler-artifact","package_id":"path+file:///x/gateloop-nn#0.1.0",
-            "target":{"name":"cuda"},"executable":"/x/cuda-1"}"#
-                .replace('\n', "");
-        assert_eq!(executable(&line).unwrap(), ("nn_cuda".into(), "/x/cuda-1".into()));
-        let scan = line.replace("gateloop-nn", "gateloop-scan");
-        assert_eq!(executable(&scan).unwrap().0, "cuda");
-        assert!(executable(r#"{"reason":"build-finished","success":true}"#).is_none());
-        assert!(executable("warning: text").is_none());
+    fn the_tests_of_two_crates_do_not_take_each_others_place() {
+        let artifact = |package: &str| Artifact {
+            package: format!("path+file:///x/{package}#0.1.0"),
+            name: "cuda".into(),
+            path: "/x/cuda-1".into(),
+        };
+        assert_eq!(bundled(artifact("gateloop-nn")), ("nn_cuda".into(), "/x/cuda-1".into()));
+        assert_eq!(bundled(artifact("gateloop-scan")).0, "cuda");
     }
 
     #[test]

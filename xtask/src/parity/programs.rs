@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use super::environment::Environment;
+use crate::artifact::Artifact;
 use crate::child::Children;
 use crate::compiler::Compiler;
 use crate::error::{Error, Result};
@@ -35,9 +36,10 @@ impl Programs {
             .args(["--bins", "--message-format=json-render-diagnostics"])
             .stdin(Stdio::null());
         let (mut parity, mut gateloop) = (None, None);
-        children.run_lines("cargo build", &mut cargo, |line| {
-            parity = executable(line, "gateloop-parity").or(parity.take());
-            gateloop = executable(line, "gateloop").or(gateloop.take());
+        children.run_lines("cargo build", &mut cargo, |line| match Artifact::from_line(line) {
+            Some(program) if program.name == "gateloop-parity" => parity = Some(program.path),
+            Some(program) if program.name == "gateloop" => gateloop = Some(program.path),
+            _ => {}
         })?;
         let scripts = scripts(workspace);
         match (parity, gateloop) {
@@ -201,10 +203,4 @@ fn lines(
         // A warning of some library; it must not be lost.
         Err(_) => eprintln!("{line}"),
     })
-}
-
-fn executable(line: &str, name: &str) -> Option<PathBuf> {
-    let message: Value = serde_json::from_str(line).ok()?;
-    let ours = message["reason"] == "compiler-artifact" && message["target"]["name"] == name;
-    ours.then(|| Some(message["executable"].as_str()?.into()))?
 }
