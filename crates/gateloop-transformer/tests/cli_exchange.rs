@@ -101,6 +101,10 @@ fn an_import_that_is_refused_leaves_nothing_behind() -> TestResult {
     import(&["attention.safetensors", "--set", "model.heads=2"]).code(2).stderr(contains("run"));
     import(&["attention.safetensors", "--set", "model.heads=2", "--overwrite"]).success();
 
+    import(&["run/checkpoints/step-00000000.safetensors", "--overwrite"])
+        .code(1)
+        .stderr(contains("is a checkpoint of this program"));
+
     gateloop(here, &["export", "--checkpoint", "run", "--out", "weights.npz"])
         .assert()
         .code(1)

@@ -100,7 +100,8 @@ pub struct Checkpoint {
 
 const CONFIG_KEY: &str = "gateloop.config";
 const PROGRESS_KEY: &str = "gateloop.progress";
-const OPTIMIZER_PREFIX: &str = "optimizer.";
+/// Before the names of the optimiser's tensors.
+pub(crate) const OPTIMIZER_PREFIX: &str = "optimizer.";
 
 impl Checkpoint {
     /// Opens a file and reads its metadata; tensors are read when asked for.

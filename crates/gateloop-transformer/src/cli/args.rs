@@ -199,7 +199,7 @@ pub struct LogitsArgs {
     /// Configuration (TOML) whose `[model]` describes the weights.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// Weights (safetensors) under the PyTorch reference's names.
+    /// Weights of a PyTorch or JAX reference model, as `gateloop import` reads them.
     #[arg(long, value_name = "FILE")]
     pub weights: PathBuf,
     /// Token ids (safetensors): `ids`, I64 [B, T].

@@ -3,6 +3,7 @@
 use super::args::LogitsArgs;
 use super::{CliError, print_line};
 use crate::config::Config;
+use crate::exchange;
 use crate::model::{Model, ModelError};
 use crate::weights::{self, Metadata, Tensors, WeightFile};
 use tch::{Device, Kind};
@@ -10,7 +11,7 @@ use tch::{Device, Kind};
 pub(super) fn run(args: &LogitsArgs) -> Result<(), CliError> {
     let config = Config::load(&args.config, &args.overrides)?;
     let model = Model::new(&config.model, Device::Cpu)?;
-    let tensors = WeightFile::open(&args.weights)?.tensors(|name| Some(name.to_owned()))?;
+    let (tensors, _) = exchange::read(&args.weights)?;
     weights::load_strict(&model.parameters(), &tensors)?;
 
     let ids = WeightFile::open(&args.ids)?.tensors(|name| (name == "ids").then(|| name.into()))?;

@@ -37,6 +37,14 @@ pub enum ExchangeError {
         /// The file.
         path: PathBuf,
     },
+    /// A file that needs no import.
+    #[error(
+        "`{}` is a checkpoint of this program: give it to --checkpoint as it is", path.display()
+    )]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+    },
     /// A name of a file that says nothing about its format, or the wrong thing.
     #[error(
         "the name `{}` does not say how to write: PyTorch weights go to .safetensors, JAX weights to \

@@ -16,6 +16,7 @@ mod numpy;
 pub use error::ExchangeError;
 pub use infer::{Inferred, infer};
 
+use crate::checkpoint;
 use crate::weights::{self, Metadata, Tensors, WeightFile};
 use std::fs::File;
 use std::io::Read;
@@ -77,6 +78,9 @@ pub fn read(path: &Path) -> Result<(Tensors, Layout), ExchangeError> {
         Format::Npz => numpy::read_npz(path)?,
         Format::Eqx => jax::name_leaves(numpy::read_sequence(path)?)?,
     };
+    if arrays.keys().any(|name| name.starts_with(checkpoint::OPTIMIZER_PREFIX)) {
+        return Err(ExchangeError::Checkpoint { path: path.to_owned() });
+    }
     let arrays = without_wrapper(arrays);
     if arrays.contains_key("token_emb.weight") {
         return Ok((arrays, Layout::PyTorch));
