@@ -40,6 +40,7 @@ mod error;
 mod feed_forward;
 mod ffi_error;
 pub mod foreach;
+mod fused;
 pub mod gate_loop;
 mod layer;
 mod linear;
@@ -49,6 +50,7 @@ mod recompute;
 mod residual;
 mod scan;
 mod simple_gate_loop;
+mod threads;
 
 pub use attention::{Attention, AttentionConfig, AttentionState, RelPos};
 pub use error::{NnError, Result};

@@ -4,6 +4,7 @@ use crate::autograd::{self, Function, Saved};
 use crate::cuda;
 use crate::elements::{Elements, Output, TensorElement, dispatch_kind};
 use crate::error::{NnError, Result};
+use crate::threads::TorchThreads;
 use gateloop_scan::{Algorithm, Scan, ScanGrads, ScanShape};
 use tch::{Device, Tensor};
 
@@ -93,7 +94,7 @@ impl ScanFunction {
         b: &'a Elements,
         h0: Option<&'a Elements>,
     ) -> Result<Scan<'a, E>> {
-        let mut problem = Scan::new(self.shape, a.slice(), b.slice())?;
+        let mut problem = Scan::new(self.shape, a.slice(), b.slice())?.on(&TorchThreads);
         if let Some(h0) = h0 {
             problem = problem.with_initial_state(h0.slice())?;
         }

@@ -50,6 +50,52 @@ pub enum ScanError {
         actual: usize,
     },
 
+    /// Rows do not have the dimensions that the other operands have.
+    #[error(
+        "`{operand}` is {actual:?}, expected {expected:?} (batch, seqlen, width): \
+         pass rows of the same tokens and channels for every operand"
+    )]
+    Rows {
+        /// Name of the argument.
+        operand: &'static str,
+        /// `[B, T, width]` that the other operands demand.
+        expected: [usize; 3],
+        /// `[B, T, width]` that was given.
+        actual: [usize; 3],
+    },
+
+    /// Rows at these distances would leave the slice.
+    #[error(
+        "`{operand}` has {actual} elements, but rows {row_stride} apart and sequences \
+         {batch_stride} apart reach to element {needed}: pass a longer slice or smaller strides"
+    )]
+    Stride {
+        /// Name of the argument.
+        operand: &'static str,
+        /// Elements from token to token.
+        row_stride: usize,
+        /// Elements from sequence to sequence.
+        batch_stride: usize,
+        /// Elements that the rows span; `usize::MAX` if they cannot be counted.
+        needed: usize,
+        /// Elements that were given.
+        actual: usize,
+    },
+
+    /// Rows to write to would share elements.
+    #[error(
+        "rows of `{operand}` overlap at strides of {row_stride} (tokens) and {batch_stride} \
+         (sequences): an output needs rows at least as far apart as they are wide"
+    )]
+    Overlap {
+        /// Name of the argument.
+        operand: &'static str,
+        /// Elements from token to token.
+        row_stride: usize,
+        /// Elements from sequence to sequence.
+        batch_stride: usize,
+    },
+
     /// A name that is none of the algorithms.
     #[error("no scan algorithm is called `{name}`: use one of auto, naive, tree, heinsen, chunked")]
     UnknownAlgorithm {

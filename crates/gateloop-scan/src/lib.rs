@@ -42,9 +42,11 @@
 //!
 //! # Finding one's way
 //! - [`Scan`]: the problem, and [`Scan::run`], [`Scan::adjoint`], [`Scan::last_state`].
+//! - [`gate_loop`]: the fused operators of GateLoop layers, gate and readout included.
 //! - [`step()`]: one token at a time, for decoding.
 //! - [`Affine`]: the monoid behind the parallel algorithms.
 //! - [`Tolerance`], [`Scan::magnitude`]: how far results may be from exact ones, and why.
+//! - [`ParallelFor`]: the threads to use, if not rayon's.
 //! - `cuda` (with the feature of that name): the scan and the fused operators on NVIDIA GPUs.
 
 mod adjoint;
@@ -55,9 +57,11 @@ mod chunked;
 pub mod cuda;
 mod element;
 mod error;
+pub mod gate_loop;
 mod heinsen;
 mod magnitude;
 mod naive;
+mod parallel;
 mod problem;
 mod run;
 mod shape;
@@ -72,6 +76,7 @@ pub use element::ScanElement;
 pub use error::ScanError;
 pub use magnitude::GradMagnitudes;
 pub use num_complex::Complex;
+pub use parallel::{ParallelFor, Rayon};
 pub use problem::Scan;
 pub use shape::ScanShape;
 pub use step::step;

@@ -1,6 +1,7 @@
 //! A scan to be run: borrowed inputs, checked once.
 
 use crate::error::check_len;
+use crate::parallel::{ParallelFor, Rayon};
 use crate::{Algorithm, ScanElement, ScanError, ScanShape, chunked, heinsen, naive, tree};
 
 /// The recurrence `h[b,t,c] = a[b,t,c] h[b,t-1,c] + b[b,t,c]` over borrowed `[B, T, C]` arrays.
@@ -35,6 +36,7 @@ pub struct Scan<'a, E> {
     h0: Option<&'a [E]>,
     starts: Option<&'a [bool]>,
     reversed: bool,
+    threads: &'a dyn ParallelFor,
 }
 
 impl<'a, E: ScanElement> Scan<'a, E> {
@@ -50,7 +52,7 @@ impl<'a, E: ScanElement> Scan<'a, E> {
         let shape = ScanShape::new(shape.batch, shape.seqlen, shape.channels)?;
         check_len("a", "[B, T, C]", a.len(), shape.len())?;
         check_len("b", "[B, T, C]", b.len(), shape.len())?;
-        Ok(Self { shape, a, b, h0: None, starts: None, reversed: false })
+        Ok(Self { shape, a, b, h0: None, starts: None, reversed: false, threads: &Rayon })
     }
 
     /// Starts from `h0` instead of zero: the state before the first token, or after the last one
@@ -80,6 +82,11 @@ impl<'a, E: ScanElement> Scan<'a, E> {
     /// Turns the direction around: `h[t] = a[t] h[t+1] + b[t]`, from the last token to the first.
     pub fn reversed(self) -> Self {
         Self { reversed: !self.reversed, ..self }
+    }
+
+    /// Runs on these threads, where an algorithm uses several.
+    pub fn on(self, threads: &'a dyn ParallelFor) -> Self {
+        Self { threads, ..self }
     }
 
     /// Every state, `[B, T, C]`.
@@ -153,6 +160,11 @@ impl<'a, E: ScanElement> Scan<'a, E> {
     /// The segment starts, `[B, T]`, if there are any.
     pub const fn segment_starts(&self) -> Option<&'a [bool]> {
         self.starts
+    }
+
+    /// The threads to run on.
+    pub(crate) const fn threads(&self) -> &'a dyn ParallelFor {
+        self.threads
     }
 
     /// Whether the pass runs from the last token to the first.

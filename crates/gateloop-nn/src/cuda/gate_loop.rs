@@ -5,7 +5,8 @@ use super::memory::{Place, address, address_of, array, dtype, kind};
 use crate::autograd::{self, Function, Saved};
 use crate::error::{NnError, Result};
 use gateloop_scan::ScanShape;
-use gateloop_scan::cuda::{Dims, GateLoopAdjointArgs, GateLoopArgs, GateMode, Operation};
+use gateloop_scan::cuda::{Dims, GateLoopAdjointArgs, GateLoopArgs, Operation};
+use gateloop_scan::gate_loop::GateMode;
 use tch::Tensor;
 
 /// A fused operator: which, how the decay is computed, and which way time runs.

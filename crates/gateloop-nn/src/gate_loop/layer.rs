@@ -2,14 +2,16 @@
 
 use super::operator::{Form, Operands, gate_loop};
 use super::transition::{StateTransition, TransitionMode, check_fraction, scale_gradient};
-use crate::cuda::{FullPrecision, Fused, fused};
+use crate::cuda::{FullPrecision, Fused, fused as fused_on_cuda};
 use crate::error::{NnError, Result};
+use crate::fused;
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
 use crate::linear::{Bias, Linear};
 use crate::norm::LayerNorm;
 use crate::precision::widen;
 use crate::recompute::recompute;
-use gateloop_scan::cuda::{GateMode, Operation};
+use gateloop_scan::cuda::Operation;
+use gateloop_scan::gate_loop::GateMode;
 use tch::nn::Path;
 use tch::{Device, Tensor};
 
@@ -37,7 +39,8 @@ pub struct GateLoopConfig {
     /// The form of the operator in sequence mode.
     pub form: Form,
     /// Whether the operator keeps its operands only and is computed again in the backward pass: less
-    /// memory for more time, the same numbers. The fused kernels on a GPU work like that anyway.
+    /// memory for more time, the same numbers. The fused operators, with one channel a head, work like
+    /// that anyway.
     pub recompute: bool,
 }
 
@@ -160,13 +163,19 @@ impl GateLoop {
         transition: TransitionMode,
     ) -> Result<(Tensor, Tensor)> {
         let (batch, seqlen) = sequence_dims(x, self.config.dim)?;
-        let qkv = self.to_qkv.forward(x)?.f_chunk(3, -1)?;
-        let z = self.to_a.forward(x)?.f_view([batch, seqlen, self.heads, 2])?;
-        let z = scale_gradient(&z, self.config.frac_gradient_state_transition)?;
-        let (mut y, state) = if self.is_fused(x) {
+        let qkv = self.to_qkv.forward(x)?;
+        let z = self.to_a.forward(x)?;
+        let (mut y, state) = if self.is_fused() && x.device() == Device::Cpu {
             self.run_fused(&qkv, &z, state, transition)?
         } else {
-            self.run_in_parts(&qkv, &z, state, transition)?
+            let fraction = self.config.frac_gradient_state_transition;
+            let z = scale_gradient(&z, fraction)?.f_view([batch, seqlen, self.heads, 2])?;
+            let qkv = qkv.f_chunk(3, -1)?;
+            if self.is_fused() {
+                self.run_on_cuda(&qkv, &z, state, transition)?
+            } else {
+                self.run_in_parts(&qkv, &z, state, transition)?
+            }
         };
         if let Some(norm) = &self.sub_ln {
             y = norm.forward(&y)?;
@@ -180,30 +189,53 @@ impl GateLoop {
         Ok((y, state))
     }
 
-    /// Whether one kernel does it all: on a GPU, where a state is one number.
-    fn is_fused(&self, x: &Tensor) -> bool {
-        matches!(x.device(), Device::Cuda(_))
-            && self.heads == self.dim_inner
-            && matches!(self.config.form, Form::Auto | Form::Scan)
+    /// Whether one kernel does it all: where a state is one number.
+    fn is_fused(&self) -> bool {
+        self.heads == self.dim_inner && matches!(self.config.form, Form::Auto | Form::Scan)
+    }
+
+    /// The state [B, H, 1, 1] as [B, H].
+    fn flat_state(&self, state: &Tensor, batch: i64) -> Result<Tensor> {
+        let expected = [batch, self.heads, 1, 1];
+        if state.size() != expected {
+            let (operand, expected) = ("state", format!("{expected:?}"));
+            return Err(NnError::Shape { operand, expected, actual: state.size() });
+        }
+        Ok(state.f_view([batch, self.heads])?)
     }
 
     fn run_fused(
+        &self,
+        qkv: &Tensor,
+        z: &Tensor,
+        state: Option<&Tensor>,
+        transition: TransitionMode,
+    ) -> Result<(Tensor, Tensor)> {
+        let kind = qkv.kind();
+        let options = fused::Options {
+            mode: gate_mode(transition),
+            reverse: false,
+            fraction: self.config.frac_gradient_state_transition,
+        };
+        let batch = z.size()[0];
+        let state = state.map(|state| self.flat_state(state, batch)).transpose()?;
+        let (y, last) = fused::gate_loop(&widen(qkv)?, &widen(z)?, state.as_ref(), options)?;
+        Ok((y.f_to_kind(kind)?, last.f_view([batch, self.heads, 1, 1])?))
+    }
+
+    fn run_on_cuda(
         &self,
         qkv: &[Tensor],
         z: &Tensor,
         state: Option<&Tensor>,
         transition: TransitionMode,
     ) -> Result<(Tensor, Tensor)> {
-        let mode = match transition {
-            TransitionMode::Complex => GateMode::Complex,
-            TransitionMode::Real => GateMode::Real,
-            TransitionMode::Identity => GateMode::Identity,
-        };
+        let mode = gate_mode(transition);
         let operator = Fused { operation: Operation::GateLoop, mode, reverse: false };
         let batch = z.size()[0];
-        let state = state.map(|state| state.f_reshape([batch, self.heads])).transpose()?;
+        let state = state.map(|state| self.flat_state(state, batch)).transpose()?;
         let inputs = [&qkv[0], &qkv[1], &qkv[2], z];
-        let (y, last) = fused(operator, &inputs, state.as_ref())?;
+        let (y, last) = fused_on_cuda(operator, &inputs, state.as_ref())?;
         Ok((y, last.f_view([batch, self.heads, 1, 1])?))
     }
 
@@ -227,6 +259,14 @@ impl GateLoop {
         }
         let inputs: Vec<Tensor> = inputs.into_iter().map(Tensor::shallow_clone).collect();
         operator(&inputs, transition, form)
+    }
+}
+
+fn gate_mode(transition: TransitionMode) -> GateMode {
+    match transition {
+        TransitionMode::Complex => GateMode::Complex,
+        TransitionMode::Real => GateMode::Real,
+        TransitionMode::Identity => GateMode::Identity,
     }
 }
 

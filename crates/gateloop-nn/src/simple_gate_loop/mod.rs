@@ -2,15 +2,17 @@
 
 mod heinsen;
 
-use crate::cuda::{Fused, fused};
+use crate::cuda::{Fused, fused as fused_on_cuda};
 use crate::error::{NnError, Result};
+use crate::fused;
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
 use crate::linear::{Bias, Linear};
 use crate::norm::{LayerNorm, RmsNorm};
 use crate::precision::widen;
 use crate::scan::{ScanOptions, scan_with};
 use gateloop_scan::Algorithm;
-use gateloop_scan::cuda::{GateMode, Operation};
+use gateloop_scan::cuda::Operation;
+use gateloop_scan::gate_loop::GateMode;
 use tch::nn::Path;
 use tch::{Device, Tensor};
 
@@ -109,11 +111,16 @@ impl SimpleGateLoop {
     fn run(&self, x: &Tensor, state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         sequence_dims(x, self.config.dim)?;
         let normed = self.norm.as_ref().map(|norm| norm.forward(x)).transpose()?;
-        let projected = self.to_qkva.forward(normed.as_ref().unwrap_or(x))?.f_chunk(3, -1)?;
+        let packed = self.to_qkva.forward(normed.as_ref().unwrap_or(x))?;
+        if self.is_fused() && x.device() == Device::Cpu {
+            let (y, h_last) = self.run_fused(&packed, state)?;
+            return self.finish(y, h_last);
+        }
+        let projected = packed.f_chunk(3, -1)?;
         let (q, kv, z) = (&projected[0], &projected[1], &projected[2]);
         let (y, h_last) = match self.config.engine {
             Engine::Scan(algorithm) => match q.device() {
-                Device::Cuda(_) => self.run_fused(&[q, kv, z], state)?,
+                Device::Cuda(_) => self.run_on_cuda(&[q, kv, z], state)?,
                 _ => self.run_scan(algorithm, [q, kv, z], state)?,
             },
             Engine::HeinsenAsReference => {
@@ -124,9 +131,21 @@ impl SimpleGateLoop {
         self.finish(y, h_last)
     }
 
-    fn run_fused(&self, inputs: &[&Tensor], state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+    /// Whether one kernel does it all.
+    fn is_fused(&self) -> bool {
+        matches!(self.config.engine, Engine::Scan(Algorithm::Auto | Algorithm::Chunked))
+    }
+
+    fn run_fused(&self, packed: &Tensor, state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        let (mode, reverse) = (GateMode::default(), self.config.reverse);
+        let options = fused::Options { mode, reverse, fraction: 1.0 };
+        let (y, h_last) = fused::simple_gate_loop(&widen(packed)?, state, options)?;
+        Ok((y.f_to_kind(packed.kind())?, h_last))
+    }
+
+    fn run_on_cuda(&self, inputs: &[&Tensor], state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         let (operation, mode) = (Operation::SimpleGateLoop, GateMode::default());
-        fused(Fused { operation, mode, reverse: self.config.reverse }, inputs, state)
+        fused_on_cuda(Fused { operation, mode, reverse: self.config.reverse }, inputs, state)
     }
 
     fn run_scan(

@@ -133,7 +133,7 @@ fn a_state_of_another_batch_is_refused() {
     assert_operand(layer.prefill(&x, &mut state), "state");
     let (_vs, layer) = build(|path| SimpleGateLoopConfig::new(DIM).init(path));
     let mut state = SimpleGateLoopState::from_tensor(tensor(&[1, DIM], Kind::Double, 2));
-    assert_operand(layer.prefill(&x, &mut state), "h0");
+    assert_operand(layer.prefill(&x, &mut state), "state");
 }
 
 #[test]

@@ -5,27 +5,27 @@
 
 /// Work that wants the widest vectors of the machine. `run` must be `#[inline(always)]`, as must
 /// all that it calls in its inner loops, or it is compiled for the baseline.
-pub(super) trait Kernel {
+pub(crate) trait Kernel {
     /// Does the work.
     fn run<I: Isa>(self);
 }
 
 /// What plain Rust cannot say.
-pub(super) trait Isa {
+pub(crate) trait Isa {
     /// Writes a cache line past the caches, if there is a way.
     ///
     /// # Safety
-    /// Both pointers are valid for [`LINE`] bytes and aligned to that. The machine has the
+    /// Both pointers are valid for [`LINE`] bytes, `target` is aligned to that. The machine has the
     /// instruction set, which [`Level::dispatch`] sees to.
     unsafe fn stream_line(target: *mut u8, line: *const u8);
 }
 
 /// Bytes of a cache line.
-pub(super) const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
 /// An instruction set that this machine has: only [`Level::available`] makes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Level(Set);
+pub(crate) struct Level(Set);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Set {
@@ -39,7 +39,7 @@ enum Set {
 
 impl Level {
     /// The instruction sets of this machine, the best one first.
-    pub(super) fn available() -> impl Iterator<Item = Self> {
+    pub(crate) fn available() -> impl Iterator<Item = Self> {
         let sets = [
             #[cfg(target_arch = "x86_64")]
             (Set::Avx512, std::arch::is_x86_feature_detected!("avx512f")),
@@ -51,12 +51,12 @@ impl Level {
     }
 
     /// The best instruction set of this machine.
-    pub(super) fn best() -> Self {
+    pub(crate) fn best() -> Self {
         Self::available().next().unwrap_or(Self(Set::Baseline))
     }
 
     /// Runs `kernel` with this instruction set.
-    pub(super) fn dispatch<K: Kernel>(self, kernel: K) {
+    pub(crate) fn dispatch<K: Kernel>(self, kernel: K) {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `available` found AVX-512F on this machine.
@@ -70,7 +70,7 @@ impl Level {
 }
 
 /// Whatever the compiler may assume.
-pub(super) struct Baseline;
+pub(crate) struct Baseline;
 
 impl Isa for Baseline {
     #[inline(always)]
@@ -85,7 +85,7 @@ impl Isa for Baseline {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use core::arch::x86_64::{
-        __m256i, __m512i, _mm256_load_si256, _mm256_stream_si256, _mm512_load_si512,
+        __m256i, __m512i, _mm256_loadu_si256, _mm256_stream_si256, _mm512_loadu_si512,
         _mm512_stream_si512,
     };
 
@@ -98,7 +98,7 @@ mod x86 {
         unsafe fn stream_line(target: *mut u8, line: *const u8) {
             // SAFETY: the caller's promise.
             unsafe {
-                let value = _mm512_load_si512(line.cast::<__m512i>());
+                let value = _mm512_loadu_si512(line.cast::<__m512i>());
                 _mm512_stream_si512(target.cast::<__m512i>(), value);
             }
         }
@@ -112,7 +112,7 @@ mod x86 {
             let (line, target) = (line.cast::<__m256i>(), target.cast::<__m256i>());
             // SAFETY: the caller's promise.
             unsafe {
-                let (low, high) = (_mm256_load_si256(line), _mm256_load_si256(line.add(1)));
+                let (low, high) = (_mm256_loadu_si256(line), _mm256_loadu_si256(line.add(1)));
                 _mm256_stream_si256(target, low);
                 _mm256_stream_si256(target.add(1), high);
             }
@@ -120,12 +120,12 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f")]
-    pub(super) fn avx512<K: Kernel>(kernel: K) {
+    pub(crate) fn avx512<K: Kernel>(kernel: K) {
         kernel.run::<Avx512>();
     }
 
     #[target_feature(enable = "avx2")]
-    pub(super) fn avx2<K: Kernel>(kernel: K) {
+    pub(crate) fn avx2<K: Kernel>(kernel: K) {
         kernel.run::<Avx2>();
     }
 }

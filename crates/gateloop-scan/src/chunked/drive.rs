@@ -2,9 +2,7 @@
 
 use core::ops::Range;
 
-use rayon::prelude::*;
-
-use crate::ScanElement;
+use crate::{ParallelFor, ScanElement};
 
 use super::dispatch::{Baseline, Isa};
 use super::output::Output;
@@ -13,7 +11,7 @@ use super::rows::Fold;
 use super::tasks::{FromState, Reduce, Through};
 
 /// A recurrence that walks through time with a state a lane: the scan, or its adjoint.
-pub(super) trait Pass: Sync {
+pub(crate) trait Pass: Sync {
     /// The number that is scanned.
     type Element: ScanElement;
 
@@ -42,29 +40,29 @@ pub(super) trait Pass: Sync {
 }
 
 /// What a walk carries along, each `[tile.width]`.
-pub(super) struct Walk<'s, E> {
+pub(crate) struct Walk<'s, E> {
     /// The state.
-    pub(super) state: &'s mut [E],
+    pub(crate) state: &'s mut [E],
     /// The affine map of the walk, if it is wanted.
-    pub(super) fold: Option<Fold<'s, E>>,
+    pub(crate) fold: Option<Fold<'s, E>>,
     /// Whether outputs are written.
-    pub(super) write: bool,
+    pub(crate) write: bool,
     /// How many rows in advance inputs are asked for; 0 for never.
-    pub(super) ahead: usize,
+    pub(crate) ahead: usize,
 }
 
 /// Runs `pass` as `plan` says.
-pub(super) fn run<P: Pass>(pass: &P, plan: &Plan) {
+pub(crate) fn run<P: Pass>(pass: &P, plan: &Plan, threads: &dyn ParallelFor) {
     let through = |index| plan.level.dispatch(Through { pass, plan, tile: plan.tile(index) });
     match plan.schedule {
         Schedule::Serial => (0..plan.tiles()).for_each(through),
-        Schedule::Tiles => (0..plan.tiles()).into_par_iter().for_each(through),
-        Schedule::Chunks => by_chunks(pass, plan),
+        Schedule::Tiles => threads.for_each(plan.tiles(), &through),
+        Schedule::Chunks => by_chunks(pass, plan, threads),
     }
 }
 
 /// Two passes over the data, with the carries between them.
-fn by_chunks<P: Pass>(pass: &P, plan: &Plan) {
+fn by_chunks<P: Pass>(pass: &P, plan: &Plan, threads: &dyn ParallelFor) {
     let (chunks, channels) = (plan.chunks(), plan.shape.channels);
     // [B, chunks, C]; the last chunk's map is not needed and stays unset.
     let len = plan.shape.batch * chunks * channels;
@@ -72,7 +70,7 @@ fn by_chunks<P: Pass>(pass: &P, plan: &Plan) {
     {
         let (factors, offsets) =
             (&Output::new(&mut factors, false), &Output::new(&mut offsets, false));
-        (0..plan.tiles() * (chunks - 1)).into_par_iter().for_each(|task| {
+        threads.for_each(plan.tiles() * (chunks - 1), &|task| {
             let (tile, chunk) = (plan.tile(task / (chunks - 1)), task % (chunks - 1));
             plan.level.dispatch(Reduce { pass, plan, tile, chunk, factors, offsets });
         });
@@ -84,7 +82,7 @@ fn by_chunks<P: Pass>(pass: &P, plan: &Plan) {
     }
 
     let states = &states;
-    (0..plan.tiles() * chunks).into_par_iter().for_each(|task| {
+    threads.for_each(plan.tiles() * chunks, &|task| {
         let (tile, chunk) = (plan.tile(task / chunks), task % chunks);
         plan.level.dispatch(FromState { pass, plan, tile, chunk, states });
     });
@@ -130,7 +128,7 @@ fn carry<P: Pass>(
 /// The state after a chunk, by its map. `None` if the map is no use: a product of decays, or a
 /// state reached from zero, can overflow where the true state does not.
 #[inline(always)]
-pub(super) fn apply<E: ScanElement>(forgets: bool, factor: E, offset: E, before: E) -> Option<E> {
+pub(crate) fn apply<E: ScanElement>(forgets: bool, factor: E, offset: E, before: E) -> Option<E> {
     let after = if forgets { offset } else { factor * before + offset };
     after.is_finite().then_some(after)
 }

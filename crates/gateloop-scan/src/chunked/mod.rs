@@ -20,12 +20,12 @@
 #![allow(clippy::inline_always)]
 
 mod backward;
-mod dispatch;
-mod drive;
+pub(crate) mod dispatch;
+pub(crate) mod drive;
 mod forward;
-mod output;
-mod plan;
-mod rows;
+pub(crate) mod output;
+pub(crate) mod plan;
+pub(crate) mod rows;
 mod tasks;
 
 use crate::adjoint::{ScanGrads, Upstream};
@@ -34,14 +34,15 @@ use crate::{Scan, ScanElement};
 use self::backward::Backward;
 use self::forward::Forward;
 use self::output::Output;
-use self::plan::{Plan, is_streamed};
+use self::plan::{Plan, Request, is_streamed};
 
 /// Writes every state of `scan` to `h`.
 pub(crate) fn scan<E: ScanElement>(scan: &Scan<'_, E>, h: &mut [E]) {
     let shape = scan.shape();
     let h = Output::new(h, is_streamed::<E>(shape));
-    let plan = Plan::new::<E>(shape, rayon::current_num_threads(), h.misalignment());
-    drive::run(&Forward { scan, h }, &plan);
+    let threads = scan.threads();
+    let plan = Plan::new(&Request::scan::<E>(shape, threads.threads(), h.misalignment()));
+    drive::run(&Forward { scan, h }, &plan, threads);
 }
 
 /// Writes the gradients of `scan` to `grads`.
@@ -55,8 +56,9 @@ pub(crate) fn adjoint<E: ScanElement>(
     let da = Output::new(grads.da, streamed);
     let db = Output::new(grads.db, streamed);
     let dh0 = grads.dh0.map(|dh0| Output::new(dh0, false));
-    let plan = Plan::new::<E>(shape, rayon::current_num_threads(), db.misalignment());
-    drive::run(&Backward { scan, upstream, da, db, dh0 }, &plan);
+    let threads = scan.threads();
+    let plan = Plan::new(&Request::scan::<E>(shape, threads.threads(), db.misalignment()));
+    drive::run(&Backward { scan, upstream, da, db, dh0 }, &plan, threads);
 }
 
 #[cfg(test)]
@@ -66,9 +68,9 @@ mod tests {
     use super::dispatch::Level;
     use super::forward::Forward;
     use super::output::Output;
-    use super::plan::Plan;
+    use super::plan::{Plan, Request};
     use super::{Backward, Upstream, drive};
-    use crate::{Algorithm, Scan, ScanElement, ScanShape};
+    use crate::{Algorithm, Rayon, Scan, ScanElement, ScanShape};
 
     /// Forward and adjoint by one instruction set, streamed or not.
     fn by<E: ScanElement>(scan: &Scan<'_, E>, level: Level, streamed: bool) -> [Vec<E>; 3] {
@@ -76,12 +78,12 @@ mod tests {
         let mut results = [0, 1, 2].map(|_| vec![E::ZERO; shape.len()]);
         let [h, da, db] = &mut results;
         let out = Output::new(h, streamed);
-        let plan = Plan::new::<E>(shape, 1, out.misalignment()).at(level);
-        drive::run(&Forward { scan, h: out }, &plan);
+        let plan = Plan::new(&Request::scan::<E>(shape, 1, out.misalignment())).at(level);
+        drive::run(&Forward { scan, h: out }, &plan, &Rayon);
         let upstream = Upstream { h, dh: scan.b(), dh_last: None };
         let (da, db) = (Output::new(da, streamed), Output::new(db, streamed));
-        let plan = Plan::new::<E>(shape, 1, db.misalignment()).at(level);
-        drive::run(&Backward { scan, upstream, da, db, dh0: None }, &plan);
+        let plan = Plan::new(&Request::scan::<E>(shape, 1, db.misalignment())).at(level);
+        drive::run(&Backward { scan, upstream, da, db, dh0: None }, &plan, &Rayon);
         results
     }
 

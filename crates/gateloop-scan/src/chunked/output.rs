@@ -12,7 +12,7 @@ use super::dispatch::{Isa, LINE};
 ///
 /// Tiles of channels interleave in memory, so they cannot be told apart by splitting the slice;
 /// the disjointness is kept by [`super::drive`] instead.
-pub(super) struct Output<'a, E> {
+pub(crate) struct Output<'a, E> {
     data: *mut E,
     len: usize,
     streaming: bool,
@@ -28,12 +28,21 @@ unsafe impl<E: Send> Send for Output<'_, E> {}
 impl<'a, E: ScanElement> Output<'a, E> {
     /// `streaming` writes past the caches: right for an array that is larger than they are, since
     /// an ordinary store first reads the line that it is about to overwrite.
-    pub(super) fn new(data: &'a mut [E], streaming: bool) -> Self {
+    pub(crate) fn new(data: &'a mut [E], streaming: bool) -> Self {
         Self { data: data.as_mut_ptr(), len: data.len(), streaming, borrow: PhantomData }
     }
 
+    /// [`Output::new`] of a part of an array whose other parts are written through other outputs.
+    ///
+    /// # Safety
+    /// `data` points to `len` elements that are borrowed mutably for `'a`, and those that are written
+    /// through this output are written or read through nothing else.
+    pub(crate) unsafe fn from_raw(data: *mut E, len: usize, streaming: bool) -> Self {
+        Self { data, len, streaming, borrow: PhantomData }
+    }
+
     /// Elements between the beginning of the array and the first cache line boundary.
-    pub(super) fn misalignment(&self) -> usize {
+    pub(crate) fn misalignment(&self) -> usize {
         misalignment(self.data)
     }
 
@@ -46,7 +55,7 @@ impl<'a, E: ScanElement> Output<'a, E> {
     /// # Panics
     /// If the row leaves the array.
     #[inline(always)]
-    pub(super) unsafe fn row(&self, at: usize, width: usize) -> OutputRow<'_, E> {
+    pub(crate) unsafe fn row(&self, at: usize, width: usize) -> OutputRow<'_, E> {
         assert!(at <= self.len && width <= self.len - at);
         // SAFETY: the range was checked to lie in the array, which is borrowed for 'a, and the
         // caller promises that nobody else touches it.
@@ -56,7 +65,7 @@ impl<'a, E: ScanElement> Output<'a, E> {
 }
 
 /// Makes this thread's streamed rows visible before anything it does afterwards.
-pub(super) fn fence() {
+pub(crate) fn fence() {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: SSE is part of x86-64.
     unsafe {
@@ -67,7 +76,7 @@ pub(super) fn fence() {
 /// Asks for a row that will be read soon. The hardware foresees the next row of a tile only if tiles
 /// are whole rows and time runs forwards.
 #[inline(always)]
-pub(super) fn prefetch<E>(row: &[E]) {
+pub(crate) fn prefetch<E>(row: &[E]) {
     #[cfg(target_arch = "x86_64")]
     for line in row.chunks(line_of::<E>()) {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -79,7 +88,7 @@ pub(super) fn prefetch<E>(row: &[E]) {
 }
 
 /// Elements of a cache line.
-pub(super) const fn line_of<E>() -> usize {
+pub(crate) const fn line_of<E>() -> usize {
     LINE / size_of::<E>()
 }
 
@@ -93,17 +102,17 @@ fn misalignment<E>(data: *const E) -> usize {
 
 /// The lanes of a row of an [`Output`], in three parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Parts {
+pub(crate) struct Parts {
     /// Up to the first cache line boundary, written as usual.
-    pub(super) head: Range<usize>,
+    pub(crate) head: Range<usize>,
     /// Whole cache lines, streamed; empty if nothing is.
-    pub(super) streamed: Range<usize>,
+    pub(crate) streamed: Range<usize>,
     /// The rest, written as usual.
-    pub(super) tail: Range<usize>,
+    pub(crate) tail: Range<usize>,
 }
 
 /// A row of an [`Output`].
-pub(super) struct OutputRow<'r, E> {
+pub(crate) struct OutputRow<'r, E> {
     data: &'r mut [E],
     streaming: bool,
 }
@@ -112,7 +121,7 @@ impl<E: ScanElement> OutputRow<'_, E> {
     /// How to go through the row. All that is written as usual is written through
     /// [`OutputRow::lanes`].
     #[inline(always)]
-    pub(super) fn parts(&self) -> Parts {
+    pub(crate) fn parts(&self) -> Parts {
         let width = self.data.len();
         let head = misalignment(self.data.as_ptr()).min(width);
         let aligned = self.data.as_ptr().wrapping_add(head).addr().is_multiple_of(LINE);
@@ -121,16 +130,33 @@ impl<E: ScanElement> OutputRow<'_, E> {
         Parts { head: 0..head, streamed: head..tail, tail: tail..width }
     }
 
+    /// Writes the whole row, whatever its alignment is.
+    #[inline(always)]
+    pub(crate) fn write<I: Isa>(&mut self, row: &[E]) {
+        let Parts { head, streamed, tail } = self.parts();
+        for edge in [head, tail] {
+            self.data[edge.clone()].copy_from_slice(&row[edge]);
+        }
+        let target = self.data[streamed.clone()].as_mut_ptr().cast::<u8>();
+        let lines = streamed.len() / line_of::<E>();
+        let source = row[streamed].as_ptr().cast::<u8>();
+        for line in 0..lines {
+            // SAFETY: both slices hold that many lines, the target's are aligned by the choice of
+            // [`Parts`], and the instruction set is that of the running kernel.
+            unsafe { I::stream_line(target.add(line * LINE), source.add(line * LINE)) };
+        }
+    }
+
     /// Lanes to write as usual.
     #[inline(always)]
-    pub(super) fn lanes(&mut self, lanes: Range<usize>) -> &mut [E] {
+    pub(crate) fn lanes(&mut self, lanes: Range<usize>) -> &mut [E] {
         &mut self.data[lanes]
     }
 
     /// Streams `staged` to the lanes from `at` on; both are whole numbers of lines, and `at` lies
     /// a whole number of lines into `streamed` of [`Parts`].
     #[inline(always)]
-    pub(super) fn stream<I: Isa>(&mut self, at: usize, staged: &Stage<E>, len: usize) {
+    pub(crate) fn stream<I: Isa>(&mut self, at: usize, staged: &Stage<E>, len: usize) {
         let target = &mut self.data[at..at + len];
         debug_assert!(target.as_ptr().addr().is_multiple_of(LINE));
         let (target, source) =
@@ -147,25 +173,25 @@ impl<E: ScanElement> OutputRow<'_, E> {
 /// Lanes of a row that wait to be streamed. A kernel computes a stretch of lanes in one loop, which
 /// the compiler vectorises, and then sends it off; a line at a time would be unrolled instead.
 #[repr(align(64))]
-pub(super) struct Stage<E>([E; STAGE]);
+pub(crate) struct Stage<E>([E; STAGE]);
 
 /// Lanes of a [`Stage`].
 const STAGE: usize = 128;
 
 impl<E: ScanElement> Stage<E> {
     #[inline(always)]
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self([E::ZERO; STAGE])
     }
 
     #[inline(always)]
-    pub(super) fn lanes(&mut self, len: usize) -> &mut [E] {
+    pub(crate) fn lanes(&mut self, len: usize) -> &mut [E] {
         &mut self.0[..len]
     }
 }
 
 /// Cuts `lanes` into stretches that fit a [`Stage`].
 #[inline(always)]
-pub(super) fn stretches(lanes: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn stretches(lanes: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     lanes.clone().step_by(STAGE).map(move |at| at..(at + STAGE).min(lanes.end))
 }

@@ -6,10 +6,9 @@ use core::ops::Range;
 use crate::{ScanElement, ScanShape};
 
 use super::dispatch::{LINE, Level};
-use super::output::line_of;
 
 /// Lanes for which a kernel reserves room: the widest tile, and the line that aligns it.
-pub(super) const MAX_LANES: usize = (MAX_TILE_BYTES + 2 * LINE) / size_of::<f32>();
+pub(crate) const MAX_LANES: usize = (MAX_TILE_BYTES + 2 * LINE) / size_of::<f32>();
 /// A row of a tile is at most this wide: states and rows of a tile stay in a first-level cache.
 const MAX_TILE_BYTES: usize = 2048;
 /// A row of a tile is at least this wide, if channels are cut finer to feed more threads.
@@ -34,46 +33,46 @@ const MIN_CHUNKS: usize = 4;
 
 /// Some channels of one sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tile {
+pub(crate) struct Tile {
     /// The sequence.
-    pub(super) batch: usize,
+    pub(crate) batch: usize,
     /// The first channel.
-    pub(super) first: usize,
+    pub(crate) first: usize,
     /// How many channels.
-    pub(super) width: usize,
+    pub(crate) width: usize,
     /// Lanes left free before the first one, so that a cache line of the output is one of the
     /// state too.
-    pub(super) pad: usize,
+    pub(crate) pad: usize,
     /// Lanes before the first cache line boundary, of the output and of the state.
-    pub(super) lead: usize,
+    pub(crate) lead: usize,
 }
 
 impl Tile {
     /// Where the tile's channels lie in a `[B, C]` array.
-    pub(super) const fn in_state(&self, channels: usize) -> Range<usize> {
+    pub(crate) const fn in_state(&self, channels: usize) -> Range<usize> {
         let at = self.batch * channels + self.first;
         at..at + self.width
     }
 
     /// One channel alone.
-    pub(super) const fn lane(batch: usize, channel: usize) -> Self {
+    pub(crate) const fn lane(batch: usize, channel: usize) -> Self {
         Self { batch, first: channel, width: 1, pad: 0, lead: 0 }
     }
 
     /// All channels of a sequence, for what is not done lane by lane.
-    pub(super) const fn sequence(batch: usize, channels: usize) -> Self {
+    pub(crate) const fn sequence(batch: usize, channels: usize) -> Self {
         Self { batch, first: 0, width: channels, pad: 0, lead: 0 }
     }
 
     /// Where they lie in a [`Lanes`](super::rows::Lanes).
-    pub(super) const fn lanes(&self) -> Range<usize> {
+    pub(crate) const fn lanes(&self) -> Range<usize> {
         self.pad..self.pad + self.width
     }
 }
 
 /// Who does what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Schedule {
+pub(crate) enum Schedule {
     /// Every tile on the calling thread.
     Serial,
     /// Tiles in parallel, each through all of time.
@@ -84,15 +83,15 @@ pub(super) enum Schedule {
 
 /// A shape, cut up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// The whole.
-    pub(super) shape: ScanShape,
+    pub(crate) shape: ScanShape,
     /// Who does what.
-    pub(super) schedule: Schedule,
+    pub(crate) schedule: Schedule,
     /// How many rows in advance inputs are asked for; 0 for never.
-    pub(super) ahead: usize,
+    pub(crate) ahead: usize,
     /// With which instruction set.
-    pub(super) level: Level,
+    pub(crate) level: Level,
     /// Tokens a chunk; the last one may be shorter.
     chunk_len: usize,
     /// Channels a tile. The first one of a sequence is wider by `misalignment`, so that all others
@@ -104,23 +103,75 @@ pub(super) struct Plan {
     line: usize,
 }
 
-impl Plan {
-    /// A plan for `threads` threads and an output whose first cache line boundary lies
-    /// `misalignment` elements after its beginning.
-    pub(super) fn new<E: ScanElement>(
+/// What a plan is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request {
+    /// The whole.
+    pub(crate) shape: ScanShape,
+    /// Bytes of an element of a row.
+    pub(crate) element_bytes: usize,
+    /// A row of a tile is at most this wide.
+    pub(crate) tile_bytes: usize,
+    /// How many threads there are.
+    pub(crate) threads: usize,
+    /// How many elements after the beginning of the output its first cache line boundary lies.
+    pub(crate) misalignment: usize,
+    /// Whether the output is written past the caches.
+    pub(crate) streamed: bool,
+}
+
+impl Request {
+    /// For a scan of elements E.
+    pub(crate) fn scan<E: ScanElement>(
         shape: ScanShape,
         threads: usize,
         misalignment: usize,
     ) -> Self {
-        let chunk_len = chunk_len::<E>(shape);
+        Self {
+            shape,
+            element_bytes: size_of::<E>(),
+            tile_bytes: MAX_TILE_BYTES,
+            threads,
+            misalignment,
+            streamed: is_streamed::<E>(shape),
+        }
+    }
+
+    /// Tokens a chunk: a function of the shape alone, because it decides how results are rounded.
+    fn chunk_len(&self) -> usize {
+        let Self { shape, element_bytes, .. } = *self;
+        let narrowest_tiles =
+            shape.batch * (shape.channels * element_bytes).div_ceil(MIN_TILE_BYTES);
+        if narrowest_tiles >= ENOUGH_TILES || shape.seqlen < MIN_CHUNKS * CHUNK_LEN {
+            shape.seqlen
+        } else {
+            CHUNK_LEN
+        }
+    }
+
+    /// Channels a tile: as wide as leaves each of `threads` threads a tile of every sequence, in whole
+    /// cache lines.
+    fn tile_width(&self, threads: usize) -> usize {
+        let Self { shape, element_bytes, tile_bytes, .. } = *self;
+        let fewest = shape.channels.div_ceil(tile_bytes / element_bytes);
+        let most = shape.channels.div_ceil(MIN_TILE_BYTES / element_bytes);
+        let tiles = threads.clamp(fewest, most.max(fewest));
+        shape.channels.div_ceil(tiles).next_multiple_of(LINE / element_bytes)
+    }
+}
+
+impl Plan {
+    pub(crate) fn new(request: &Request) -> Self {
+        let Request { shape, element_bytes, threads, .. } = *request;
+        let chunk_len = request.chunk_len();
         let cuts_time = chunk_len < shape.seqlen;
-        let widest = MAX_TILE_BYTES / size_of::<E>();
+        let widest = request.tile_bytes / element_bytes;
         let crowded = threads >= CROWD * shape.batch * shape.channels.div_ceil(widest);
         let threads_a_sequence =
             if crowded && !cuts_time { threads.div_ceil(shape.batch) } else { 1 };
-        let tile_width = tile_width::<E>(shape, threads_a_sequence);
-        let ahead = if is_streamed::<E>(shape) {
-            (AHEAD_BYTES / (tile_width * size_of::<E>())).clamp(2, 8)
+        let tile_width = request.tile_width(threads_a_sequence);
+        let ahead = if request.streamed {
+            (AHEAD_BYTES / (tile_width * element_bytes)).clamp(2, 8)
         } else {
             0
         };
@@ -131,10 +182,10 @@ impl Plan {
             level: Level::best(),
             chunk_len,
             tile_width,
-            misalignment,
-            line: line_of::<E>(),
+            misalignment: request.misalignment,
+            line: LINE / element_bytes,
         };
-        let is_large = shape.len() * size_of::<E>() >= MIN_PARALLEL_BYTES;
+        let is_large = shape.len() * element_bytes >= MIN_PARALLEL_BYTES;
         if is_large && crowded && cuts_time {
             plan.schedule = Schedule::Chunks;
         } else if is_large && threads > 1 && plan.tiles() > 1 {
@@ -145,17 +196,17 @@ impl Plan {
 
     /// The same with another instruction set.
     #[cfg(test)]
-    pub(super) fn at(self, level: Level) -> Self {
+    pub(crate) fn at(self, level: Level) -> Self {
         Self { level, ..self }
     }
 
     /// Number of chunks a sequence.
-    pub(super) const fn chunks(&self) -> usize {
+    pub(crate) const fn chunks(&self) -> usize {
         self.shape.seqlen.div_ceil(self.chunk_len)
     }
 
     /// Positions of chunk `index`, in the order of the pass.
-    pub(super) fn chunk(&self, index: usize) -> Range<usize> {
+    pub(crate) fn chunk(&self, index: usize) -> Range<usize> {
         let begin = index * self.chunk_len;
         begin..(begin + self.chunk_len).min(self.shape.seqlen)
     }
@@ -166,12 +217,12 @@ impl Plan {
     }
 
     /// Number of tiles of the batch.
-    pub(super) fn tiles(&self) -> usize {
+    pub(crate) fn tiles(&self) -> usize {
         self.shape.batch * self.tiles_per_sequence()
     }
 
     /// Tile `index` of the batch.
-    pub(super) fn tile(&self, index: usize) -> Tile {
+    pub(crate) fn tile(&self, index: usize) -> Tile {
         let (batch, i) = (index / self.tiles_per_sequence(), index % self.tiles_per_sequence());
         let channels = self.shape.channels;
         let edge = |i: usize| match i {
@@ -185,40 +236,20 @@ impl Plan {
     }
 }
 
-/// Tokens a chunk: a function of the shape alone, because it decides how results are rounded.
-fn chunk_len<E>(shape: ScanShape) -> usize {
-    let row_bytes = shape.channels * size_of::<E>();
-    let narrowest_tiles = shape.batch * row_bytes.div_ceil(MIN_TILE_BYTES);
-    if narrowest_tiles >= ENOUGH_TILES || shape.seqlen < MIN_CHUNKS * CHUNK_LEN {
-        shape.seqlen
-    } else {
-        CHUNK_LEN
-    }
-}
-
-/// Channels a tile: as wide as leaves each of `threads` threads a tile of every sequence, in whole
-/// cache lines.
-fn tile_width<E>(shape: ScanShape, threads: usize) -> usize {
-    let channels_in = |bytes: usize| bytes / size_of::<E>();
-    let fewest = shape.channels.div_ceil(channels_in(MAX_TILE_BYTES));
-    let most = shape.channels.div_ceil(channels_in(MIN_TILE_BYTES));
-    let tiles = threads.clamp(fewest, most);
-    shape.channels.div_ceil(tiles).next_multiple_of(line_of::<E>())
-}
-
 /// Whether an output of this shape is written past the caches.
-pub(super) fn is_streamed<E>(shape: ScanShape) -> bool {
+pub(crate) fn is_streamed<E>(shape: ScanShape) -> bool {
     shape.len() * size_of::<E>() >= MIN_STREAMED_BYTES
         && shape.channels * size_of::<E>() >= 4 * LINE
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_LANES, Plan, Schedule};
+    use super::{MAX_LANES, Plan, Request, Schedule};
     use crate::ScanShape;
 
     fn plan(b: usize, t: usize, c: usize, threads: usize, misalignment: usize) -> Plan {
-        Plan::new::<f32>(ScanShape::new(b, t, c).unwrap(), threads, misalignment)
+        let shape = ScanShape::new(b, t, c).unwrap();
+        Plan::new(&Request::scan::<f32>(shape, threads, misalignment))
     }
 
     #[test]

@@ -10,28 +10,28 @@ use super::plan::MAX_LANES;
 
 /// Room for a row of a tile, on the stack. Unaligned, every vector would straddle two cache lines.
 #[repr(align(64))]
-pub(super) struct Lanes<E>(pub(super) [E; MAX_LANES]);
+pub(crate) struct Lanes<E>(pub(crate) [E; MAX_LANES]);
 
 impl<E: ScanElement> Lanes<E> {
     #[inline(always)]
-    pub(super) const fn zero() -> Self {
+    pub(crate) const fn zero() -> Self {
         Self([E::ZERO; MAX_LANES])
     }
 }
 
 /// The affine map of the rows walked so far, lane by lane.
-pub(super) struct Fold<'s, E> {
+pub(crate) struct Fold<'s, E> {
     /// Product of the decays.
-    pub(super) factor: &'s mut [E],
+    pub(crate) factor: &'s mut [E],
     /// State reached from zero.
-    pub(super) offset: &'s mut [E],
+    pub(crate) offset: &'s mut [E],
     /// Lanes before the first cache line boundary.
-    pub(super) lead: usize,
+    pub(crate) lead: usize,
 }
 
 impl<E: ScanElement> Fold<'_, E> {
     /// Back to the map that changes nothing.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.factor.fill(E::ONE);
         self.offset.fill(E::ZERO);
     }
@@ -51,7 +51,7 @@ impl<E: ScanElement> Fold<'_, E> {
 
 /// `state <- a state + b`.
 #[inline(always)]
-pub(super) fn advance<E: ScanElement>(state: &mut [E], a: &[E], b: &[E]) {
+pub(crate) fn advance<E: ScanElement>(state: &mut [E], a: &[E], b: &[E]) {
     for ((h, &a), &b) in state.iter_mut().zip(a).zip(b) {
         *h = a * *h + b;
     }
@@ -59,7 +59,7 @@ pub(super) fn advance<E: ScanElement>(state: &mut [E], a: &[E], b: &[E]) {
 
 /// `state <- a state + b`, written out.
 #[inline(always)]
-pub(super) fn advance_out<I: Isa, E: ScanElement>(
+pub(crate) fn advance_out<I: Isa, E: ScanElement>(
     state: &mut [E],
     a: &[E],
     b: &[E],
@@ -91,11 +91,11 @@ pub(super) fn advance_out<I: Isa, E: ScanElement>(
 }
 
 /// One row of the adjoint, lanes of equal number.
-pub(super) struct Adjoint<'r, E> {
-    pub(super) a: &'r [E],
-    pub(super) dh: &'r [E],
+pub(crate) struct Adjoint<'r, E> {
+    pub(crate) a: &'r [E],
+    pub(crate) dh: &'r [E],
     /// The states that the row multiplied.
-    pub(super) before: &'r [E],
+    pub(crate) before: &'r [E],
 }
 
 impl<E> Adjoint<'_, E> {
@@ -107,7 +107,7 @@ impl<E> Adjoint<'_, E> {
 
 /// `g = dh + c`, `da = g conj(before)`, `c <- conj(a) g`, with `da` and `g` written out.
 #[inline(always)]
-pub(super) fn adjoint_out<I: Isa, E: ScanElement>(
+pub(crate) fn adjoint_out<I: Isa, E: ScanElement>(
     c: &mut [E],
     row: &Adjoint<'_, E>,
     mut da_out: OutputRow<'_, E>,
@@ -146,7 +146,7 @@ pub(super) fn adjoint_out<I: Isa, E: ScanElement>(
 
 /// `c <- conj(a) (dh + c)`.
 #[inline(always)]
-pub(super) fn retreat<E: ScanElement>(c: &mut [E], a: &[E], dh: &[E]) {
+pub(crate) fn retreat<E: ScanElement>(c: &mut [E], a: &[E], dh: &[E]) {
     for ((c, a), &dh) in c.iter_mut().zip(a).zip(dh) {
         *c = (dh + *c) * a.conj();
     }
@@ -154,7 +154,7 @@ pub(super) fn retreat<E: ScanElement>(c: &mut [E], a: &[E], dh: &[E]) {
 
 /// `g = dh + c`.
 #[inline(always)]
-pub(super) fn add<E: ScanElement>(g: &mut [E], dh: &[E], c: &[E]) {
+pub(crate) fn add<E: ScanElement>(g: &mut [E], dh: &[E], c: &[E]) {
     for ((g, &dh), &c) in g.iter_mut().zip(dh).zip(c) {
         *g = dh + c;
     }
@@ -162,7 +162,7 @@ pub(super) fn add<E: ScanElement>(g: &mut [E], dh: &[E], c: &[E]) {
 
 /// The map of `h -> a h + b`, after the one in `fold`.
 #[inline(always)]
-pub(super) fn fold_forward<E: ScanElement>(fold: &mut Fold<'_, E>, a: &[E], b: &[E]) {
+pub(crate) fn fold_forward<E: ScanElement>(fold: &mut Fold<'_, E>, a: &[E], b: &[E]) {
     fold.each(a, b, |factor, offset, a, b| {
         *factor = a * *factor;
         *offset = a * *offset + b;
@@ -171,7 +171,7 @@ pub(super) fn fold_forward<E: ScanElement>(fold: &mut Fold<'_, E>, a: &[E], b: &
 
 /// The map of `c -> conj(a) (dh + c)`, after the one in `fold`.
 #[inline(always)]
-pub(super) fn fold_backward<E: ScanElement>(fold: &mut Fold<'_, E>, a: &[E], dh: &[E]) {
+pub(crate) fn fold_backward<E: ScanElement>(fold: &mut Fold<'_, E>, a: &[E], dh: &[E]) {
     fold.each(a, dh, |factor, offset, a, dh| {
         *factor = a.conj() * *factor;
         *offset = (dh + *offset) * a.conj();

@@ -4,6 +4,7 @@ use super::error::CudaError;
 use super::params::{Starts, View};
 use super::{Dtype, Operation};
 use crate::ScanShape;
+use crate::gate_loop::GateMode;
 use cudarc::driver::sys::CUstream;
 
 /// Where launches queue up: a stream of a device's primary context. The default is the default stream.
@@ -153,28 +154,6 @@ pub struct ScanAdjointArgs {
     pub dh_last: u64,
     /// Where the gradient of the initial state goes; 0 for nowhere.
     pub dh0: u64,
-}
-
-/// How the decay comes from `z`; the ablations of the reference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum GateMode {
-    /// a = sigmoid(|z|) e^{i arg z}
-    #[default]
-    Complex,
-    /// a = sigmoid(|Re z|) sign(Re z)
-    Real,
-    /// a = 1
-    Identity,
-}
-
-impl GateMode {
-    pub(super) const fn code(self) -> u32 {
-        match self {
-            Self::Complex => 0,
-            Self::Real => 1,
-            Self::Identity => 2,
-        }
-    }
 }
 
 /// The operands of a fused operator, either of them.

@@ -1,10 +1,11 @@
 //! The safe layer of the fused operators.
 
-use super::args::{Array, GateLoopAdjointArgs, GateLoopArgs, GateMode, Stream};
+use super::args::{Array, GateLoopAdjointArgs, GateLoopArgs, Stream};
 use super::error::CudaError;
 use super::memory::{DeviceElement, DeviceVec, dtype_of};
 use super::owned::{Home, ptr_of};
 use super::{Cuda, Operation};
+use crate::gate_loop::GateMode;
 use crate::{ScanElement, ScanShape};
 
 /// The inputs of a fused operator, each `[B, T, C]`.

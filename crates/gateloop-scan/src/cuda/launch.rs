@@ -116,7 +116,7 @@ impl Cuda {
             checkpoints,
             starts: dims.starts(),
             shape: plan.shape,
-            mode: mode.code(),
+            mode: mode as u32,
             checkpoint_len: operation.checkpoint_len(dtype)? as u32,
         };
         // SAFETY: the parameters are the kernel's; the caller vouches for the addresses.
@@ -168,7 +168,7 @@ impl Cuda {
             dh0: args.dh0,
             starts: dims.starts(),
             shape: plan.shape,
-            mode: args.mode.code(),
+            mode: args.mode as u32,
             has_h0: u32::from(args.has_h0),
         };
         // SAFETY: the parameters are the kernel's; the caller vouches for the addresses.

@@ -32,8 +32,7 @@ mod params;
 mod plan;
 
 pub use args::{
-    Array, Dims, GateLoopAdjointArgs, GateLoopArgs, GateMode, RawWorkspace, ScanAdjointArgs,
-    ScanArgs, Stream,
+    Array, Dims, GateLoopAdjointArgs, GateLoopArgs, RawWorkspace, ScanAdjointArgs, ScanArgs, Stream,
 };
 pub use device::Cuda;
 pub use error::CudaError;
