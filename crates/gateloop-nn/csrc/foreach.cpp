@@ -63,6 +63,16 @@ int gateloop_total_norm(const Tensor* const* tensors, size_t n, Tensor** norm, s
   });
 }
 
+// Gives back the gradients: the next backward pass hands its own over instead of adding to zeros.
+int gateloop_clear_grads(const Tensor* const* tensors, size_t n, std::string* error) {
+  return without_grad(error, [&] {
+    auto held = list(tensors, n);
+    for (Tensor& tensor : held) {
+      tensor.mutable_grad().reset();
+    }
+  });
+}
+
 // Multiplies every tensor by a number, in place.
 int gateloop_foreach_mul(const Tensor* const* tensors, size_t n, double factor, std::string* error) {
   return without_grad(error, [&] { at::_foreach_mul_(list(tensors, n), factor); });

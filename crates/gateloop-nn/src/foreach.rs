@@ -43,6 +43,7 @@ unsafe extern "C" {
         norm: *mut *mut C_tensor,
         error: *mut ErrorText,
     ) -> c_int;
+    fn gateloop_clear_grads(tensors: Tensors, n: usize, error: *mut ErrorText) -> c_int;
     fn gateloop_foreach_mul(
         tensors: Tensors,
         n: usize,
@@ -158,6 +159,18 @@ pub fn total_norm(tensors: &[Tensor]) -> Result<f64> {
     // SAFETY: see above.
     let norm = unsafe { Tensor::from_ptr(norm) };
     Ok(norm.f_double_value(&[])?)
+}
+
+/// Gives back the gradients of all tensors, so that none has one.
+///
+/// Faster than setting them to zero: the next backward pass hands its gradients over instead of adding
+/// them to zeros.
+pub fn clear_grads(tensors: &[Tensor]) -> Result<()> {
+    let error = ErrorSlot::new();
+    let pointers = pointers(tensors);
+    // SAFETY: an array of live tensors.
+    let status = unsafe { gateloop_clear_grads(pointers.as_ptr(), pointers.len(), error.as_ptr()) };
+    report(status, &error)
 }
 
 /// Multiplies every tensor by `factor`, in place.

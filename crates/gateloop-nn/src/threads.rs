@@ -76,6 +76,24 @@ impl ParallelFor for TorchThreads {
     }
 }
 
+/// Calls `task` with the number of each piece of `first` and `second`, of `lens` elements (the last ones
+/// may be shorter), on libtorch's threads.
+pub(crate) fn for_each_piece<A: Send, B: Send>(
+    (first, second): (&mut [A], &mut [B]),
+    lens: [usize; 2],
+    task: impl Fn(usize, &mut [A], &mut [B]) + Sync,
+) {
+    let pieces: Vec<Mutex<(&mut [A], &mut [B])>> =
+        first.chunks_mut(lens[0]).zip(second.chunks_mut(lens[1])).map(Mutex::new).collect();
+    TorchThreads.for_each(pieces.len(), &|i| {
+        // Nobody else asks for this piece.
+        if let Ok(mut piece) = pieces[i].lock() {
+            let (first, second) = &mut *piece;
+            task(i, first, second);
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::TorchThreads;

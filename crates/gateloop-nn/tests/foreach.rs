@@ -3,7 +3,7 @@
 mod common;
 
 use common::{TestResult, assert_close, assert_operand, tensor, tolerance, values};
-use gateloop_nn::foreach::{AdamW, AdamWState, adamw_, mul_, total_norm};
+use gateloop_nn::foreach::{AdamW, AdamWState, adamw_, clear_grads, mul_, total_norm};
 use tch::{Device, Kind, Tensor};
 
 const OPTIONS: AdamW = AdamW { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
@@ -202,4 +202,21 @@ fn an_undefined_tensor_is_an_error() {
     let list = [tensor(&[3], Kind::Float, 1), Tensor::new()];
     assert!(total_norm(&list).is_err());
     assert!(mul_(&list, 2.0).is_err());
+}
+
+#[test]
+fn cleared_gradients_are_none_and_come_back() -> TestResult {
+    let leaves: Vec<Tensor> =
+        tensors(1, Kind::Float).into_iter().map(|x| x.set_requires_grad(true)).collect();
+    for round in 0..2 {
+        leaves.iter().for_each(|leaf| leaf.square().sum(Kind::Float).backward());
+        for leaf in &leaves {
+            // Not added to those of the round before.
+            assert_close("grad", &leaf.grad(), &(leaf.detach() * 2.0), tolerance(Kind::Float, 1));
+        }
+        clear_grads(&leaves)?;
+        assert!(leaves.iter().all(|leaf| !leaf.grad().defined()), "round {round}");
+    }
+    clear_grads(&[])?;
+    Ok(())
 }

@@ -119,7 +119,7 @@ fn train(file: &CaseFile, kind: Kind) -> Result<(Vec<f64>, Tensors), ParityError
     let windows = file.need("input.windows")?;
     let mut losses = Vec::new();
     for step in 0..windows.size()[0] {
-        optimizer.zero_grad();
+        optimizer.clear_gradients()?;
         let loss = model.loss(&windows.f_get(step)?)?;
         loss.f_backward()?;
         let _norm = optimizer.clip_gradients()?;

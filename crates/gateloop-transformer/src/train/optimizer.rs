@@ -56,11 +56,10 @@ impl Optimizer {
         self.options.lr
     }
 
-    /// Sets all gradients to zero.
-    pub fn zero_grad(&mut self) {
-        for slot in &mut self.slots {
-            slot.param.zero_grad();
-        }
+    /// Gives back all gradients.
+    pub fn clear_gradients(&mut self) -> Result<(), NnError> {
+        let params: Vec<Tensor> = self.slots.iter().map(|s| s.param.shallow_clone()).collect();
+        foreach::clear_grads(&params)
     }
 
     /// The norm of all gradients together, which are scaled down to `clip_norm` if it is above it.

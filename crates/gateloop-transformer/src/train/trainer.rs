@@ -66,7 +66,7 @@ impl Trainer {
     /// A loss or a gradient that is not finite is an error, and nothing is updated: the parameters
     /// stay those of the step before.
     pub fn train_step(&mut self) -> Result<StepReport, TrainError> {
-        self.optimizer.zero_grad();
+        self.optimizer.clear_gradients().map_err(ModelError::from)?;
         let micro_batches = self.config.grad_accum;
         let mut loss = 0.0;
         for _ in 0..micro_batches {

@@ -1,0 +1,182 @@
+//! The root-mean-square norm in one pass each way. libtorch's operations one by one make four passes
+//! forward and about ten back, and keep three more arrays.
+
+use super::{EPSILON, MIN_LENGTH, RmsNormKind};
+use crate::autograd::{Function, Saved};
+use crate::elements::{Elements, Output, TensorElement};
+use crate::error::{NnError, Result};
+use crate::threads::for_each_piece;
+use gateloop_scan::gate_loop::Real;
+use std::ops::Div;
+use tch::{Kind, Tensor};
+
+/// Inputs x [.., D] and gamma `[D]`; output [.., D].
+pub(super) struct RmsNormFunction {
+    pub(super) kind: RmsNormKind,
+}
+
+/// Rows that one thread takes at a time. What is summed over rows is summed within such a block first, so
+/// a result does not depend on the number of threads.
+const BLOCK: usize = 64;
+
+/// The length of a row, and how much of it a change of the row along itself changes: 0 below the
+/// smallest length.
+fn length<R: Real>(kind: RmsNormKind, x: &[R]) -> f64 {
+    // Eight sums that do not wait for each other.
+    let mut sums = [0.0_f64; 8];
+    let (chunks, rest) = x.as_chunks::<8>();
+    for chunk in chunks {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            let x = x.widen().re;
+            *sum += x * x;
+        }
+    }
+    let rest: f64 = rest.iter().map(|x| x.widen().re * x.widen().re).sum();
+    let square: f64 = sums.iter().sum::<f64>() + rest;
+    match kind {
+        RmsNormKind::Clamped => square.sqrt().max(MIN_LENGTH),
+        RmsNormKind::Epsilon => (square + EPSILON).sqrt(),
+    }
+}
+
+impl RmsNormFunction {
+    fn run<R: TensorElement + Real + Div<Output = R>>(
+        &self,
+        inputs: &[Tensor],
+        saved: &mut Saved,
+    ) -> Result<Vec<Tensor>> {
+        let (x, gamma) =
+            (Elements::of::<R>("x", &inputs[0])?, Elements::of::<R>("gamma", &inputs[1])?);
+        let (x, gamma) = (x.slice::<R>(), gamma.slice::<R>());
+        let dim = gamma.len();
+        let scale = R::narrow((dim as f64).sqrt().into());
+        let mut y = Output::<R>::new(&inputs[0].size())?;
+        let mut lengths = Output::<R>::new(&[(x.len() / dim) as i64])?;
+        let outputs = (y.slice_mut(), lengths.slice_mut());
+        for_each_piece(outputs, [BLOCK * dim, BLOCK], |block, y, lengths| {
+            let x = &x[block * BLOCK * dim..][..y.len()];
+            for ((x, y), kept) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)).zip(lengths) {
+                let length = R::narrow(length(self.kind, x).into());
+                *kept = length;
+                self.normalise((x, gamma), length, scale, y);
+            }
+        });
+        saved.push(&inputs[0]);
+        saved.push(&inputs[1]);
+        saved.push(&lengths.into_tensor());
+        Ok(vec![y.into_tensor()])
+    }
+
+    /// In the order of the references' operations: their roundings are then ours, which matters where a
+    /// later layer divides by a small number, as a complex gate does.
+    fn normalise<R: Real>(&self, (x, gamma): (&[R], &[R]), length: R, scale: R, y: &mut [R]) {
+        match self.kind {
+            RmsNormKind::Clamped => {
+                for ((y, &x), &gamma) in y.iter_mut().zip(x).zip(gamma) {
+                    *y = x / length * scale * gamma;
+                }
+            }
+            RmsNormKind::Epsilon => {
+                let inverse = R::ONE / length;
+                for ((y, &x), &gamma) in y.iter_mut().zip(x).zip(gamma) {
+                    *y = x * inverse * gamma * scale;
+                }
+            }
+        }
+    }
+
+    /// With `u = x / length`: `dx = scale / length (gamma dy - u (u . gamma dy))`, and
+    /// `dgamma = sum scale u dy`.
+    fn adjoint<R: TensorElement + Real>(
+        &self,
+        saved: &[Tensor],
+        dy: &Tensor,
+    ) -> Result<[Tensor; 2]> {
+        let (x, gamma) =
+            (Elements::of::<R>("x", &saved[0])?, Elements::of::<R>("gamma", &saved[1])?);
+        let (lengths, dy) =
+            (Elements::of::<R>("lengths", &saved[2])?, Elements::of::<R>("dy", dy)?);
+        let (x, gamma, dy) = (x.slice::<R>(), gamma.slice::<R>(), dy.slice::<R>());
+        let lengths = lengths.slice::<R>();
+        let dim = gamma.len();
+        let scale = R::narrow((dim as f64).sqrt().into());
+        let mut dx = Output::<R>::new(&saved[0].size())?;
+        // One row of sums a block.
+        let mut sums = vec![R::ZERO; lengths.len().div_ceil(BLOCK) * dim];
+        for_each_piece((dx.slice_mut(), &mut sums), [BLOCK * dim, dim], |block, dx, sums| {
+            let rows = block * BLOCK * dim..block * BLOCK * dim + dx.len();
+            let rows = x[rows.clone()].chunks_exact(dim).zip(dy[rows].chunks_exact(dim));
+            let lengths = &lengths[block * BLOCK..];
+            for (((x, dy), dx), &length) in rows.zip(dx.chunks_exact_mut(dim)).zip(lengths) {
+                self.row_adjoint((x, gamma, dy), length, scale, (dx, sums));
+            }
+        });
+        let mut dgamma = Output::<R>::new(&saved[1].size())?;
+        dgamma.slice_mut().fill(R::ZERO);
+        for sums in sums.chunks_exact(dim) {
+            for (total, &sum) in dgamma.slice_mut().iter_mut().zip(sums) {
+                *total = *total + sum;
+            }
+        }
+        Ok([dx.into_tensor(), dgamma.into_tensor()])
+    }
+
+    fn row_adjoint<R: Real>(
+        &self,
+        (x, gamma, dy): (&[R], &[R], &[R]),
+        length: R,
+        scale: R,
+        (dx, sums): (&mut [R], &mut [R]),
+    ) {
+        let inverse = R::ONE / length;
+        let mut dots = [R::ZERO; 8];
+        let outputs = dx.iter_mut().zip(sums.iter_mut());
+        let inputs = x.iter().zip(gamma).zip(dy);
+        for (i, ((dx, sum), ((&x, &gamma), &dy))) in outputs.zip(inputs).enumerate() {
+            let (u, weighted) = (x * inverse, gamma * dy);
+            *dx = weighted;
+            *sum = *sum + u * dy * scale;
+            dots[i % 8] = dots[i % 8] + u * weighted;
+        }
+        let dot = dots.into_iter().fold(R::ZERO, |sum, dot| sum + dot);
+        // A length that was raised to the smallest one does not turn with x.
+        let is_clamped =
+            self.kind == RmsNormKind::Clamped && length <= R::narrow(MIN_LENGTH.into());
+        let dot = if is_clamped { R::ZERO } else { dot };
+        let factor = scale * inverse;
+        for (dx, &x) in dx.iter_mut().zip(x) {
+            *dx = (*dx - x * inverse * dot) * factor;
+        }
+    }
+}
+
+impl Function for RmsNormFunction {
+    const OUTPUTS: usize = 1;
+
+    fn forward(&self, inputs: &[Tensor], saved: &mut Saved) -> Result<Vec<Tensor>> {
+        match inputs[0].kind() {
+            Kind::Float => self.run::<f32>(inputs, saved),
+            Kind::Double => self.run::<f64>(inputs, saved),
+            actual => Err(kind_error(actual)),
+        }
+    }
+
+    fn backward(
+        &self,
+        saved: &[Tensor],
+        grad_outputs: &[Option<Tensor>],
+        _needs_grad: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(dy) = &grad_outputs[0] else { return Ok(vec![None, None]) };
+        let grads = match saved[0].kind() {
+            Kind::Float => self.adjoint::<f32>(saved, dy)?,
+            Kind::Double => self.adjoint::<f64>(saved, dy)?,
+            actual => return Err(kind_error(actual)),
+        };
+        Ok(grads.map(Some).into())
+    }
+}
+
+fn kind_error(actual: Kind) -> NnError {
+    NnError::Kind { operand: "x", expected: "Float or Double", actual }
+}
