@@ -1,0 +1,147 @@
+//! Streams over memory with chosen stores: what a scan must move, without its arithmetic.
+//!
+//! Stores that bypass the caches save reading the target first; a limit is fair only beside work whose
+//! stores are of the same kind, so both are measured.
+
+/// As much as a cache line holds, aligned as non-temporal stores want it.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line(pub(crate) [f32; 16]);
+
+impl Line {
+    /// Not zeros: untouched zero pages are all one page, and reading it costs nothing.
+    pub(crate) const ONES: Self = Self([1.0; 16]);
+}
+
+/// What a pass writes, from what it reads: one line of each.
+pub(crate) trait Stream {
+    /// `sources` gives line `i` of each array that is read, as two halves of eight.
+    fn line(sources: &[&[Line]], i: usize, target: usize) -> Line;
+}
+
+/// h = a
+pub(crate) struct Copy;
+/// h = a s + b
+pub(crate) struct Triad;
+/// Three arrays are read, and two written: as the adjoint of a scan does.
+pub(crate) struct Adjoint;
+
+impl Stream for Copy {
+    #[inline(always)]
+    fn line(sources: &[&[Line]], i: usize, _target: usize) -> Line {
+        sources[0][i]
+    }
+}
+
+impl Stream for Triad {
+    #[inline(always)]
+    fn line(sources: &[&[Line]], i: usize, _target: usize) -> Line {
+        let (a, b) = (&sources[0][i].0, &sources[1][i].0);
+        Line(std::array::from_fn(|lane| a[lane] * 0.5 + b[lane]))
+    }
+}
+
+impl Stream for Adjoint {
+    #[inline(always)]
+    fn line(sources: &[&[Line]], i: usize, target: usize) -> Line {
+        let (a, h, dh) = (&sources[0][i].0, &sources[1][i].0, &sources[2][i].0);
+        Line(std::array::from_fn(|lane| {
+            if target == 0 { a[lane] * 0.5 + dh[lane] } else { h[lane] * dh[lane] }
+        }))
+    }
+}
+
+/// One pass with ordinary stores.
+pub(crate) fn ordinary<S: Stream>(sources: &[&[Line]], targets: &mut [&mut [Line]]) {
+    let len = targets[0].len();
+    for i in 0..len {
+        for (index, target) in targets.iter_mut().enumerate() {
+            target[i] = S::line(sources, i, index);
+        }
+    }
+}
+
+/// The sum of all numbers.
+pub(crate) fn sum(lines: &[Line]) -> f32 {
+    // Four chains, for one addition waits for the last of its own.
+    let mut sums = [[0.0_f32; 16]; 4];
+    for four in lines.chunks(4) {
+        for (sum, line) in sums.iter_mut().zip(four) {
+            for (sum, value) in sum.iter_mut().zip(line.0) {
+                *sum += value;
+            }
+        }
+    }
+    sums.iter().flatten().sum()
+}
+
+/// Compiled for AVX, where a machine has it: the portable code is for SSE2, which needs twice as many
+/// instructions.
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx {
+    use super::{Line, Stream};
+    use std::arch::x86_64::{_mm_sfence, _mm256_loadu_ps, _mm256_stream_ps};
+
+    pub(crate) fn is_available() -> bool {
+        std::arch::is_x86_feature_detected!("avx")
+    }
+
+    /// One pass with stores that bypass the caches.
+    #[target_feature(enable = "avx")]
+    pub(crate) fn non_temporal<S: Stream>(sources: &[&[Line]], targets: &mut [&mut [Line]]) {
+        let len = targets[0].len();
+        for i in 0..len {
+            for (index, target) in targets.iter_mut().enumerate() {
+                let line = S::line(sources, i, index);
+                let to = (&raw mut target[i]).cast::<f32>();
+                // SAFETY: `to` is a line of sixteen numbers, aligned to 64 bytes.
+                unsafe {
+                    _mm256_stream_ps(to, _mm256_loadu_ps(line.0.as_ptr()));
+                    _mm256_stream_ps(to.add(8), _mm256_loadu_ps(line.0.as_ptr().add(8)));
+                }
+            }
+        }
+        _mm_sfence();
+    }
+
+    #[target_feature(enable = "avx")]
+    pub(crate) fn ordinary<S: Stream>(sources: &[&[Line]], targets: &mut [&mut [Line]]) {
+        super::ordinary::<S>(sources, targets);
+    }
+
+    #[target_feature(enable = "avx")]
+    pub(crate) fn sum(lines: &[Line]) -> f32 {
+        super::sum(lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbered(factor: f32) -> Vec<Line> {
+        (0..7).map(|i| Line(std::array::from_fn(|lane| factor * (i * 16 + lane) as f32))).collect()
+    }
+
+    #[test]
+    fn both_kinds_of_stores_write_the_same() {
+        let (a, h, dh) = (numbered(1.0), numbered(2.0), numbered(3.0));
+        let (mut da, mut db) = (vec![Line::ONES; 7], vec![Line::ONES; 7]);
+        ordinary::<Adjoint>(&[&a, &h, &dh], &mut [&mut da, &mut db]);
+        assert_eq!(da[1].0[2], 18.0 * 0.5 + 54.0);
+        assert_eq!(db[1].0[2], 36.0 * 54.0);
+        #[cfg(target_arch = "x86_64")]
+        if avx::is_available() {
+            let (mut da2, mut db2) = (vec![Line::ONES; 7], vec![Line::ONES; 7]);
+            // SAFETY: AVX is there.
+            unsafe { avx::non_temporal::<Adjoint>(&[&a, &h, &dh], &mut [&mut da2, &mut db2]) };
+            let same = |x: &[Line], y: &[Line]| x.iter().zip(y).all(|(x, y)| x.0 == y.0);
+            assert!(same(&da, &da2) && same(&db, &db2));
+        }
+    }
+
+    #[test]
+    fn the_sum_reads_every_line() {
+        assert_eq!(sum(&numbered(1.0)), (0..112).map(|i| i as f32).sum::<f32>());
+    }
+}
