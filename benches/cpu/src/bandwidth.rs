@@ -141,7 +141,7 @@ fn stream<S: Stream>(stores: Stores, sources: &[&[Line]], targets: &mut [&mut [L
         };
     }
     let _ = stores;
-    lines::ordinary::<S>(sources, targets);
+    S::pass::<lines::Ordinary>(sources, targets);
 }
 
 fn sum(piece: &[Line]) -> f32 {

@@ -104,7 +104,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         results.0.push(measured);
     }
     println!("{}", report::target_table(&results));
-    println!("{count} works in {:.0} s", started.elapsed().as_secs_f64());
+    println!("works measured: {count}, in {:.0} s", started.elapsed().as_secs_f64());
     if options.write || options.is_full() {
         write(workspace, &machine, &results)?;
     }
