@@ -167,7 +167,8 @@ fn growth(text: &mut String, results: &Results) {
     line(text, "\n## Growth with the length of a sequence\n");
     line(
         text,
-        "A training step of a model of dim 128 and depth 2 on one sequence. The memory a token is what the peak of the step adds to that of a step on one token.\n",
+        "A training step of a model of dim 128 and depth 2 on one sequence. The memory a token is what \
+         the peak of the step adds to that of a step on one token.\n",
     );
     line(text, "| tokens | time a token | memory a token |\n| --- | --- | --- |");
     for tokens in GROWTH {
