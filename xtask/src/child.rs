@@ -3,15 +3,18 @@
 //! A terminal sends Ctrl-C to the whole process group, so the child gets it without our help and
 //! may take its time, to write a checkpoint for instance. We only have to outlive it. A request to
 //! terminate goes to one process, so that one is handed on.
+//!
+//! A worker is a child that is asked line by line and has nothing to save: any signal kills it, and
+//! whatever it has started.
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -28,6 +31,21 @@ struct State {
     interrupted: AtomicBool,
     /// The running child, 0 when there is none.
     pid: AtomicI32,
+    /// The process groups of the workers.
+    workers: Mutex<Vec<Pid>>,
+}
+
+impl State {
+    fn workers(&self) -> MutexGuard<'_, Vec<Pid>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kill_workers(&self) {
+        for group in self.workers().iter() {
+            // It may have ended a moment ago.
+            let _ = kill_process_group(*group, Signal::KILL);
+        }
+    }
 }
 
 impl Children {
@@ -40,6 +58,7 @@ impl Children {
         thread::spawn(move || {
             for signal in signals.forever() {
                 shared.interrupted.store(true, Ordering::SeqCst);
+                shared.kill_workers();
                 let child = Pid::from_raw(shared.pid.load(Ordering::SeqCst));
                 if let (SIGTERM, Some(child)) = (signal, child) {
                     // It may have ended a moment ago; then there is nobody left to tell.
@@ -73,10 +92,41 @@ impl Children {
         self.wait(what, child)
     }
 
-    fn spawn(&self, what: &str, command: &mut Command) -> Result<Child> {
+    /// Errs once a signal has come.
+    pub(crate) fn check_interrupted(&self, what: &str) -> Result<()> {
         if self.state.interrupted.load(Ordering::SeqCst) {
             return Err(Error::Interrupted { what: what.to_owned(), code: 130 });
         }
+        Ok(())
+    }
+
+    /// Starts a worker in a process group of its own.
+    pub(crate) fn start_worker(&self, what: &str, command: &mut Command) -> Result<Child> {
+        self.check_interrupted(what)?;
+        let child = command.process_group(0).spawn().map_err(|source| Error::Spawn {
+            program: command.get_program().to_string_lossy().into_owned(),
+            source,
+        })?;
+        self.state.workers().extend(group(&child));
+        // A signal in between has not seen it.
+        if self.state.interrupted.load(Ordering::SeqCst) {
+            self.state.kill_workers();
+        }
+        Ok(child)
+    }
+
+    /// Ends a worker and whatever it has started.
+    pub(crate) fn stop_worker(&self, child: &mut Child) {
+        if let Some(group) = group(child) {
+            // It may have ended by itself.
+            let _ = kill_process_group(group, Signal::KILL);
+            self.state.workers().retain(|other| *other != group);
+        }
+        let _ = child.wait();
+    }
+
+    fn spawn(&self, what: &str, command: &mut Command) -> Result<Child> {
+        self.check_interrupted(what)?;
         let child = command.spawn().map_err(|source| Error::Spawn {
             program: command.get_program().to_string_lossy().into_owned(),
             source,
@@ -98,6 +148,11 @@ impl Children {
             code => Err(Error::Child { what: what.to_owned(), code }),
         }
     }
+}
+
+/// A worker leads its process group.
+fn group(child: &Child) -> Option<Pid> {
+    Pid::from_raw(child.id().cast_signed())
 }
 
 /// The code a shell would report: 128 plus the signal for a child that a signal ended.
@@ -127,6 +182,20 @@ mod tests {
             children.run("it", &mut Command::new("/no/such/program")),
             Err(Error::Spawn { .. })
         ));
+    }
+
+    #[test]
+    fn a_stopped_worker_takes_its_own_children_along() {
+        let children = Children::new().unwrap();
+        let mut command = shell("sleep 600 & echo started; wait");
+        let mut worker = children.start_worker("it", command.stdout(Stdio::piped())).unwrap();
+        let mut out = BufReader::new(worker.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        children.stop_worker(&mut worker);
+        // The output ends only when nobody is left who could write to it.
+        assert_eq!(out.read_line(&mut line).unwrap(), 0);
+        assert!(children.state.workers().is_empty());
     }
 
     #[test]

@@ -116,6 +116,21 @@ pub(crate) enum Error {
     #[error("the committed cases are not what the references give")]
     StaleFixtures,
 
+    #[error("no work is called `{only}` or holds it in its name")]
+    NoWork { only: String },
+
+    #[error("git cannot check out `{revision}`; its words are above")]
+    BaseRevision { revision: String },
+
+    #[error("revision `{revision}` has no worker: benches/cpu is missing there")]
+    BaseWithoutWorker { revision: String },
+
+    #[error("the picture {} cannot be drawn: {reason}", path.display())]
+    Picture { path: PathBuf, reason: String },
+
+    #[error("answers that were wrong, and not timed:\n  {list}")]
+    BenchAnswers { list: String },
+
     #[error("something this project needs is missing; see the rows marked MISSING")]
     Doctor,
 }
@@ -196,6 +211,16 @@ impl Error {
             Self::ParityPython { program, .. } => format!(
                 "`{program} -m pip install -r xtask/parity/requirements.txt`, or leave --python out"
             ),
+            Self::NoWork { .. } => {
+                "leave --only out, or take a part of a name that `cargo xtask bench` prints"
+                    .to_owned()
+            }
+            Self::BaseRevision { .. } => {
+                "give --base a revision that `git rev-parse` knows".to_owned()
+            }
+            Self::BaseWithoutWorker { .. } => {
+                "give --base a revision that has `cargo xtask bench`".to_owned()
+            }
             Self::StaleFixtures => "`cargo xtask parity --write-fixtures`".to_owned(),
             _ => return None,
         })

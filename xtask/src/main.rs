@@ -1,10 +1,12 @@
-//! The project's chores: `cargo xtask setup | doctor | train | parity | kernels | gpu | test`.
+//! The project's chores: `cargo xtask setup | doctor | train | parity | bench | kernels | gpu | test`.
 
 mod artifact;
+mod bench;
 mod child;
 mod compiler;
 mod doctor;
 mod driver;
+mod environment;
 mod error;
 mod gpu;
 mod kernels;
@@ -38,6 +40,8 @@ enum Task {
     Train(train::Options),
     /// Compare every layer and model with the PyTorch and the JAX reference
     Parity(parity::Options),
+    /// Measure the speed on the CPU beside the peers and the machine's limits
+    Bench(bench::Options),
     /// Compile the CUDA kernels to PTX and say what they take of a GPU; no GPU is needed
     Kernels(kernels::Options),
     /// What a machine with a GPU is to run: tests, benches, peers
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
         Task::Doctor => doctor::run(&workspace),
         Task::Train(options) => train::run(&workspace, &options),
         Task::Parity(options) => parity::run(&workspace, &options),
+        Task::Bench(options) => bench::run(&workspace, &options),
         Task::Kernels(options) => kernels::run(&workspace, &options),
         Task::Gpu(options) => gpu::run(&workspace, &options),
         Task::Test(options) => test::run(&workspace, &options),

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use super::environment::Environment;
 use super::programs::{scripts, write_cases};
 use crate::child::Children;
+use crate::environment::{Environment, Threads};
 use crate::error::{Error, Result};
 use crate::workspace::Workspace;
 
@@ -45,7 +45,7 @@ pub(super) fn check(
     python: &Environment,
 ) -> Result<()> {
     let fresh = generate(workspace, children, python)?;
-    let mut command = python.command();
+    let mut command = python.command(Threads::One);
     command
         .arg(scripts(workspace).join("same.py"))
         .arg(folder(workspace))

@@ -4,7 +4,6 @@
 //! weights back, and the reference loads those again. Everything of Python is in `xtask/parity`.
 
 mod document;
-mod environment;
 mod fixtures;
 mod outcome;
 mod programs;
@@ -15,10 +14,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::Value;
 
-use self::environment::Environment;
 use self::outcome::Outcome;
 use self::programs::Programs;
 use crate::child::Children;
+use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::setup;
 use crate::workspace::{Workspace, cache_dir};

@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use super::environment::Environment;
 use crate::artifact::Artifact;
 use crate::child::Children;
 use crate::compiler::Compiler;
+use crate::environment::{Environment, Threads};
 use crate::error::{Error, Result};
 use crate::workspace::Workspace;
 
@@ -83,7 +83,7 @@ impl Programs {
         folder: &Path,
         each: impl FnMut(Value),
     ) -> Result<()> {
-        let mut command = python.command();
+        let mut command = python.command(Threads::One);
         command.arg(self.scripts.join("verify.py")).arg(folder);
         match lines(children, "verify.py", &mut command, each) {
             Err(Error::Child { code: 1, .. }) => Ok(()),
@@ -99,7 +99,7 @@ impl Programs {
         enwik8: &Path,
         folder: &Path,
     ) -> Result<()> {
-        let mut command = python.command();
+        let mut command = python.command(Threads::One);
         command.arg(self.scripts.join("trajectories.py"));
         command.arg("--enwik8").arg(enwik8).arg("--out").arg(folder);
         progress(children, "the reference trains", "trajectories.py", &mut command, |_| {})
@@ -153,7 +153,7 @@ pub(super) fn write_cases(
     arguments: &[&str],
 ) -> Result<Value> {
     fs::create_dir_all(folder).map_err(|e| Error::io("make", folder, e))?;
-    let mut command = python.command();
+    let mut command = python.command(Threads::One);
     command.arg(scripts.join("cases.py")).arg("--out").arg(folder).args(arguments);
     let mut versions = Value::Null;
     progress(children, "the references write cases", "cases.py", &mut command, |line| {

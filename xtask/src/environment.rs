@@ -20,16 +20,25 @@ const DISK_SPACE: u64 = 9_000_000_000;
 const IMPORTS: &str = "import torch, jax, equinox, numpy, safetensors, rotary_embedding_torch, \
                        gateloop_transformer.gateloop_transformer_jax";
 
+/// On how many threads the packages compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Threads {
+    /// One: products are then split, and rounded, alike everywhere.
+    One,
+    /// As many as the packages like: for timing.
+    All,
+}
+
 /// A Python and, if they are ours, its packages.
 #[derive(Debug)]
-pub(super) struct Environment {
+pub(crate) struct Environment {
     program: String,
     packages: Option<PathBuf>,
 }
 
 impl Environment {
     /// A Python of the user's.
-    pub(super) fn given(program: &str) -> Result<Self> {
+    pub(crate) fn given(program: &str) -> Result<Self> {
         let environment = Self { program: program.to_owned(), packages: None };
         match environment.fault() {
             None => Ok(environment),
@@ -38,7 +47,7 @@ impl Environment {
     }
 
     /// Installs the packages unless they are there and work.
-    pub(super) fn ensure(children: &Children, workspace: &Workspace, cache: &Path) -> Result<Self> {
+    pub(crate) fn ensure(children: &Children, workspace: &Workspace, cache: &Path) -> Result<Self> {
         let requirements = workspace.root().join(REQUIREMENTS);
         let wanted =
             fs::read_to_string(&requirements).map_err(|e| Error::io("read", &requirements, e))?;
@@ -72,15 +81,15 @@ impl Environment {
     }
 
     /// Python in a state that the user's own packages and settings do not reach.
-    pub(super) fn command(&self) -> Command {
+    pub(crate) fn command(&self, threads: Threads) -> Command {
         let mut command = Command::new(&self.program);
         command
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("PYTHONUNBUFFERED", "1")
-            // As many threads as ours: products are then split, and rounded, alike.
-            .env("OMP_NUM_THREADS", "1")
-            .env("MKL_NUM_THREADS", "1")
             .stdin(Stdio::null());
+        if threads == Threads::One {
+            command.env("OMP_NUM_THREADS", "1").env("MKL_NUM_THREADS", "1");
+        }
         if let Some(packages) = &self.packages {
             command.arg("-s").env("PYTHONPATH", packages);
         }
@@ -94,7 +103,7 @@ impl Environment {
 
     /// Why the packages cannot be imported.
     fn fault(&self) -> Option<String> {
-        let output = self.command().args(["-W", "ignore", "-c", IMPORTS]).output();
+        let output = self.command(Threads::One).args(["-W", "ignore", "-c", IMPORTS]).output();
         match output {
             Ok(output) if output.status.success() => None,
             Ok(output) => {
