@@ -2,7 +2,7 @@
 
 use crate::error::{NnError, Result};
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
-use crate::linear::{Bias, Linear};
+use crate::linear::{Bias, HasLinears, Linear};
 use tch::Tensor;
 use tch::nn::Path;
 
@@ -67,6 +67,12 @@ impl FeedForward {
             Gelu::Tanh => "tanh",
         };
         self.contract.forward(&self.expand.forward(x)?.f_gelu(approximation)?)
+    }
+}
+
+impl HasLinears for FeedForward {
+    fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        vec![&mut self.expand, &mut self.contract]
     }
 }
 

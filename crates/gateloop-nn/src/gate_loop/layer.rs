@@ -5,7 +5,7 @@ use super::transition::{StateTransition, TransitionMode, check_fraction, scale_g
 use crate::cuda::{FullPrecision, Fused, fused};
 use crate::error::{NnError, Result};
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
-use crate::linear::{Bias, Linear};
+use crate::linear::{Bias, HasLinears, Linear, forward_all};
 use crate::norm::LayerNorm;
 use crate::precision::widen;
 use crate::recompute::recompute;
@@ -160,8 +160,11 @@ impl GateLoop {
         transition: TransitionMode,
     ) -> Result<(Tensor, Tensor)> {
         let (batch, seqlen) = sequence_dims(x, self.config.dim)?;
-        let qkv = self.to_qkv.forward(x)?.f_chunk(3, -1)?;
-        let z = self.to_a.forward(x)?.f_view([batch, seqlen, self.heads, 2])?;
+        let maps: Vec<&Linear> =
+            [&self.to_qkv, &self.to_a].into_iter().chain(&self.to_gates).collect();
+        let projected = forward_all(&maps, x)?;
+        let qkv = projected[0].f_chunk(3, -1)?;
+        let z = projected[1].f_view([batch, seqlen, self.heads, 2])?;
         let z = scale_gradient(&z, self.config.frac_gradient_state_transition)?;
         let (mut y, state) = if self.is_fused(x) {
             self.run_fused(&qkv, &z, state, transition)?
@@ -171,8 +174,8 @@ impl GateLoop {
         if let Some(norm) = &self.sub_ln {
             y = norm.forward(&y)?;
         }
-        if let Some(gates) = &self.to_gates {
-            y = gates.forward(x)?.f_silu()?.f_mul(&y)?;
+        if let Some(gates) = projected.get(2) {
+            y = gates.f_silu()?.f_mul(&y)?;
         }
         if let Some(out) = &self.to_out {
             y = out.forward(&y)?;
@@ -239,6 +242,13 @@ fn operator(inputs: &[Tensor], transition: TransitionMode, form: Form) -> Result
     let operands = Operands { q: &q, k: &k, v: &v, transition: &transition };
     let (y, last) = gate_loop(&operands, inputs.get(4), form)?;
     Ok((y.f_to_kind(inputs[0].kind())?, last))
+}
+
+impl HasLinears for GateLoop {
+    fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let Self { to_qkv, to_a, to_gates, to_out, .. } = self;
+        [to_qkv, to_a].into_iter().chain(to_gates).chain(to_out).collect()
+    }
 }
 
 impl SequenceLayer for GateLoop {

@@ -5,7 +5,7 @@ mod heinsen;
 use crate::cuda::{Fused, fused};
 use crate::error::{NnError, Result};
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
-use crate::linear::{Bias, Linear};
+use crate::linear::{Bias, HasLinears, Linear};
 use crate::norm::{LayerNorm, RmsNorm};
 use crate::precision::widen;
 use crate::scan::{ScanOptions, scan_with};
@@ -145,6 +145,12 @@ impl SimpleGateLoop {
             Some(norm) => Ok((norm.forward(&y)?, h_last)),
             None => Ok((y, h_last)),
         }
+    }
+}
+
+impl HasLinears for SimpleGateLoop {
+    fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        vec![&mut self.to_qkva]
     }
 }
 
