@@ -7,37 +7,36 @@
 
 use gateloop_nn::WeightKind;
 use gateloop_transformer::config::ModelConfig;
-use gateloop_transformer::generate::speed::{median, read_time, step_times};
+use gateloop_transformer::generate::speed::measure;
 use gateloop_transformer::model::Model;
 use std::error::Error;
 use tch::Device;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let full = std::env::args().any(|argument| argument == "full");
-    let (dim, depth, steps) = if full { (512, 6, 400) } else { (64, 2, 10) };
+    let (dim, depth, turns) = if full { (512, 6, 20) } else { (64, 2, 2) };
     let contexts: &[usize] = if full { &[128, 4096, 65_536] } else { &[16, 128] };
     let config = ModelConfig { dim, depth, post_ln_norm: true, ..ModelConfig::default() };
     for kind in WeightKind::ALL {
         let mut model = Model::seeded(&config, Device::Cpu, 1)?;
         model.quantize(kind)?;
-        let bytes = model.bytes_per_step();
-        println!("{kind}: {:.1} MB of weights a step", bytes as f64 / 1e6);
-        for &context in contexts {
-            let ms = 1e3 * median(&step_times(&model, context, 1, steps)?);
-            // The machine may slow down or speed up meanwhile: the limit is measured beside.
-            let limit = 1e3 * read_time(bytes, 20);
-            println!(
-                "  context {context:>6}: {ms:.3} ms a token, {:.0} % of the reading limit ({limit:.3} ms)",
-                100.0 * limit / ms
-            );
+        println!("{kind}: {:.1} MB of weights a step", model.bytes_per_step() as f64 / 1e6);
+        let one = measure(&model, contexts[0], 1, turns)?;
+        for batch in [1, 2, 4, 8, 16, 64] {
+            let speed = measure(&model, contexts[0], batch, turns.div_ceil(batch).max(2))?;
+            let gain = batch as f64 * one.step_s / speed.step_s;
+            let rate = batch as f64 / speed.step_s;
+            println!("  batch {batch:>2}: {rate:.0} tokens/s, {gain:.1} times batch 1");
         }
-        let rate = |batch: usize, steps| -> Result<f64, Box<dyn Error>> {
-            Ok(batch as f64 / median(&step_times(&model, 128, batch, steps)?))
-        };
-        let one = rate(1, steps)?;
-        for batch in [2, 4, 8, 16, 64] {
-            let many = rate(batch, steps / 5)?;
-            println!("  batch {batch:>2}: {many:.0} tokens/s, {:.1} times batch 1", many / one);
+        // Rounded weights change nothing about the states.
+        let contexts = if kind == WeightKind::F32 { contexts } else { &contexts[..1] };
+        for &context in contexts {
+            let speed = measure(&model, context, 1, turns)?;
+            let (ms, limit, share) =
+                (1e3 * speed.step_s, 1e3 * speed.read_s, 100.0 * speed.share());
+            println!(
+                "  context {context}: {ms:.3} ms a token, reading {limit:.3} ms: {share:.0} %"
+            );
         }
     }
     Ok(())

@@ -86,8 +86,8 @@ impl Isa for Portable {
 mod x86 {
     use super::{Isa, Kernel, LANES};
     use core::arch::x86_64::{
-        __m128i, __m256, __m256i, __m512, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128,
-        _mm_movehl_ps, _mm_shuffle_ps, _mm_srli_si128, _mm256_add_ps, _mm256_castps256_ps128,
+        __m128i, __m256, __m256i, __m512, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadl_epi64,
+        _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm256_add_ps, _mm256_castps256_ps128,
         _mm256_castsi256_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32,
         _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
         _mm256_setzero_ps, _mm256_slli_epi32, _mm512_castsi512_ps, _mm512_cvtepi8_epi32,
@@ -131,19 +131,24 @@ mod x86 {
             // SAFETY: `self` exists only where the machine has AVX2; both halves lie in `bits`, and
             // the loads need no alignment.
             unsafe {
-                [_mm_loadu_si128(from), _mm_loadu_si128(from.add(1))].map(|half| {
-                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(half)))
-                })
+                let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(from));
+                let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(1)));
+                [
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+                ]
             }
         }
 
         #[inline(always)]
         fn from_i8(self, values: &[i8; LANES]) -> Self::Vector {
-            // SAFETY: `self` exists only where the machine has AVX2; the load needs no alignment.
+            let from = values.as_ptr().cast::<__m128i>();
+            // SAFETY: `self` exists only where the machine has AVX2; both halves lie in `values`, and
+            // the loads need no alignment.
             unsafe {
-                let all = _mm_loadu_si128(values.as_ptr().cast());
-                [all, _mm_srli_si128::<8>(all)]
-                    .map(|half| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(half)))
+                let low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from));
+                let high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.byte_add(8)));
+                [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)]
             }
         }
 

@@ -5,70 +5,95 @@ use crate::model::Model;
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Seconds of decoding steps, in the order of time.
+/// A decoding step beside the reading of as many bytes as it has weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Speed {
+    /// Seconds of a step, the median.
+    pub step_s: f64,
+    /// Seconds of a reading, the median: the limit of a step of one text.
+    pub read_s: f64,
+}
+
+impl Speed {
+    /// The share of the limit that is reached.
+    pub fn share(&self) -> f64 {
+        self.read_s / self.step_s
+    }
+}
+
+/// Steps and readings that take turns: on a machine that does other work as well, what slows one down
+/// slows down the other.
+const TURN: usize = 10;
+
+/// Measures `turns` turns of ten steps and ten readings each.
 ///
-/// `batch` texts go on greedily, `steps` steps each, after a context of `context` tokens, which is read
-/// before the clock starts.
-pub fn step_times(
+/// `batch` texts go on greedily after a context of `context` tokens, which is read before the clock
+/// starts.
+pub fn measure(
     model: &Model,
     context: usize,
     batch: usize,
-    steps: usize,
-) -> Result<Vec<f64>, GenerateError> {
+    turns: usize,
+) -> Result<Speed, GenerateError> {
+    let reader = Reader::new(model.bytes_per_step());
     let vocabulary = model.config().num_tokens as i64;
     let prompt: Vec<i64> = (0..context as i64).map(|t| (t * t + 7 * t) % vocabulary).collect();
     let samplers = vec![Sampler::greedy(); batch];
     let mut generator = BatchGenerator::from_one(model, &prompt, samplers)?;
-    // The first step finds cold caches and sleeping threads.
-    generator.next_tokens()?;
-    (0..steps)
-        .map(|_| {
+    let (mut steps, mut readings) = (Vec::new(), Vec::new());
+    for _ in 0..turns {
+        readings.extend((0..TURN).map(|_| reader.pass()));
+        // The first step finds cold caches and sleeping threads.
+        generator.next_tokens()?;
+        for _ in 0..TURN {
             let started = Instant::now();
             generator.next_tokens()?;
-            Ok(started.elapsed().as_secs_f64())
-        })
-        .collect()
+            steps.push(started.elapsed().as_secs_f64());
+        }
+    }
+    Ok(Speed { step_s: median(&steps), read_s: median(&readings) })
 }
 
 /// The middle value; 0 of nothing.
-pub fn median(values: &[f64]) -> f64 {
+fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// Seconds to read so many bytes once, on as many threads as libtorch uses: the limit of a decoding
-/// step that reads as many bytes of weights. What fits into the caches is read from there, as the
-/// weights are. The best of `repetitions` passes.
-pub fn read_time(bytes: usize, repetitions: usize) -> f64 {
-    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1);
-    let memory: Vec<u64> = (0..bytes.div_ceil(8) as u64).collect();
-    let share = memory.len().div_ceil(threads).max(1);
-    let barrier = Barrier::new(memory.chunks(share).len());
-    let times = thread::scope(|scope| {
-        let readers: Vec<_> = memory
-            .chunks(share)
-            .map(|part| scope.spawn(|| read_passes(part, repetitions, &barrier)))
-            .collect();
-        readers.into_iter().filter_map(|reader| reader.join().ok()).collect::<Vec<_>>()
-    });
-    // A pass is over when its last reader is done.
-    let pass = |n: usize| times.iter().filter_map(|t| t.get(n)).max().copied();
-    let best = (0..repetitions).filter_map(pass).min();
-    best.unwrap_or(Duration::ZERO).as_secs_f64()
+/// Memory to be read on as many threads as libtorch uses. What fits into the caches is read from there,
+/// as the weights are.
+struct Reader {
+    memory: Vec<u64>,
+    threads: usize,
 }
 
-fn read_passes(part: &[u64], repetitions: usize, barrier: &Barrier) -> Vec<Duration> {
-    (0..repetitions)
-        .map(|_| {
+impl Reader {
+    fn new(bytes: usize) -> Self {
+        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1);
+        Self { memory: (0..bytes.div_ceil(8) as u64).collect(), threads }
+    }
+
+    /// Seconds to read everything once, from the moment when all threads are there.
+    fn pass(&self) -> f64 {
+        let parts: Vec<&[u64]> =
+            self.memory.chunks(self.memory.len().div_ceil(self.threads).max(1)).collect();
+        let barrier = Barrier::new(parts.len());
+        let read_part = |part: &[u64]| {
             barrier.wait();
             let started = Instant::now();
             black_box(read(part));
-            started.elapsed()
+            started.elapsed().as_secs_f64()
+        };
+        thread::scope(|scope| {
+            let readers: Vec<_> =
+                parts.iter().map(|part| scope.spawn(|| read_part(part))).collect();
+            // The pass is over when its last reader is done.
+            readers.into_iter().filter_map(|reader| reader.join().ok()).fold(0.0, f64::max)
         })
-        .collect()
+    }
 }
 
 /// Touches every word with as little arithmetic as the compiler lets through.
@@ -85,7 +110,12 @@ fn read(words: &[u64]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    // A test ends by panicking.
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+    use crate::config::ModelConfig;
+    use tch::Device;
 
     #[test]
     fn every_word_is_read() {
@@ -100,7 +130,10 @@ mod tests {
     }
 
     #[test]
-    fn more_bytes_take_longer() {
-        assert!(read_time(64 << 20, 3) > read_time(1 << 10, 3));
+    fn steps_and_readings_take_time() {
+        let config = ModelConfig { dim: 16, depth: 1, ..ModelConfig::default() };
+        let model = Model::seeded(&config, Device::Cpu, 1).unwrap();
+        let speed = measure(&model, 3, 2, 1).unwrap();
+        assert!(speed.step_s > 0.0 && speed.read_s > 0.0 && speed.share() > 0.0, "{speed:?}");
     }
 }

@@ -32,6 +32,7 @@ pub struct Model {
     /// None where the embedding makes the logits.
     to_logits: Option<Linear>,
     weights: WeightKind,
+    bytes_per_step: usize,
 }
 
 #[derive(Debug)]
@@ -113,7 +114,18 @@ impl Model {
             .transpose()?;
         let config = config.clone();
         let weights = WeightKind::F32;
-        Ok(Self { vs, config, token_emb, blocks, final_norm, to_logits, weights })
+        let mut model = Self {
+            vs,
+            config,
+            token_emb,
+            blocks,
+            final_norm,
+            to_logits,
+            weights,
+            bytes_per_step: 0,
+        };
+        model.bytes_per_step = model.count_bytes();
+        Ok(model)
     }
 
     /// The configuration that the model was built from.

@@ -34,6 +34,7 @@ impl Model {
         }
         drop(variables);
         self.weights = kind;
+        self.bytes_per_step = self.count_bytes();
         Ok(())
     }
 
@@ -44,7 +45,11 @@ impl Model {
 
     /// Bytes of weights that a decoding step reads: all but the embedding, of which it reads a row a
     /// sequence, unless the embedding makes the logits.
-    pub fn bytes_per_step(&mut self) -> usize {
+    pub fn bytes_per_step(&self) -> usize {
+        self.bytes_per_step
+    }
+
+    pub(super) fn count_bytes(&mut self) -> usize {
         let maps: usize = self.linears_mut().iter().map(|linear| linear.bytes()).sum();
         let tied =
             if self.to_logits.is_none() { self.token_emb.numel() * size_of::<f32>() } else { 0 };

@@ -73,10 +73,10 @@ fn a_rounded_model_is_the_model_with_its_weights_rounded() -> TestResult {
 #[test]
 fn rounding_forgets_the_trained_weights_and_reads_fewer_bytes() -> TestResult {
     let config = ModelConfig { dim: 64, depth: 2, ..ModelConfig::default() };
-    let mut plain = model(&config);
+    let plain = model(&config);
     let bytes = plain.bytes_per_step();
     for (kind, share) in [(WeightKind::Bf16, 0.5), (WeightKind::Int8, 0.25)] {
-        let mut rounded = rounded(&config, kind);
+        let rounded = rounded(&config, kind);
         assert_eq!(rounded.weight_kind(), kind);
         let actual = rounded.bytes_per_step() as f64 / bytes as f64;
         // Biases and scales are a few bytes in a hundred.
