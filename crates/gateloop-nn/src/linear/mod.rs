@@ -37,8 +37,8 @@ pub trait HasLinears {
     fn linears_mut(&mut self) -> Vec<&mut Linear>;
 }
 
-/// Up to so many rows of x are multiplied while the weights stream by; above, libtorch's matrix
-/// product is faster (measured; see docs/decoding.md).
+/// Up to so many rows of x are multiplied while the weights stream by; for more, a matrix product that
+/// packs its operands for reuse, as libtorch's does, is the right tool.
 const FEW_ROWS: usize = 8;
 
 impl Linear {
