@@ -72,6 +72,37 @@ impl Elements {
     }
 }
 
+/// The elements of a contiguous CPU tensor that are bytes or halves of words: stored weights.
+pub(crate) trait StoredElement: Copy {
+    /// The kind of a tensor with these elements.
+    const KIND: Kind;
+}
+
+impl StoredElement for f32 {
+    const KIND: Kind = Kind::Float;
+}
+/// The upper half of an f32.
+impl StoredElement for u16 {
+    const KIND: Kind = Kind::BFloat16;
+}
+impl StoredElement for i8 {
+    const KIND: Kind = Kind::Int8;
+}
+
+/// The elements of a stored tensor where they lie; `None` unless it is contiguous, on the CPU and of
+/// kind E.
+pub(crate) fn stored<E: StoredElement>(tensor: &Tensor) -> Option<&[E]> {
+    let fits = tensor.device() == Device::Cpu
+        && tensor.kind() == E::KIND
+        && tensor.is_contiguous()
+        && !tensor.is_neg();
+    // SAFETY: the device, the kind and contiguity were checked; the tensor is alive as long as the
+    // slice, and nothing in this crate writes to an operand.
+    fits.then(|| unsafe {
+        slice::from_raw_parts(tensor.data_ptr().cast::<E>().cast_const(), tensor.numel())
+    })
+}
+
 /// A new tensor that is written as a slice before anyone else sees it.
 pub(crate) struct Output<E> {
     tensor: Tensor,

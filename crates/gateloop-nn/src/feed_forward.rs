@@ -2,7 +2,8 @@
 
 use crate::error::{NnError, Result};
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
-use crate::linear::{Bias, Linear};
+use crate::lean::gelu_linear;
+use crate::linear::{Bias, HasLinears, Linear};
 use tch::Tensor;
 use tch::nn::Path;
 
@@ -66,7 +67,13 @@ impl FeedForward {
             Gelu::Erf => "none",
             Gelu::Tanh => "tanh",
         };
-        self.contract.forward(&self.expand.forward(x)?.f_gelu(approximation)?)
+        gelu_linear(&self.expand.forward(x)?, approximation, &self.contract)
+    }
+}
+
+impl HasLinears for FeedForward {
+    fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        vec![&mut self.expand, &mut self.contract]
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::layer::SequenceLayer;
+use crate::linear::{HasLinears, Linear};
 use crate::norm::{LayerNorm, RmsNorm, RmsNormKind};
 use tch::Tensor;
 use tch::nn::Path;
@@ -69,6 +70,12 @@ impl<L: SequenceLayer> Residual<L> {
             Norm::Pre(norm) => Ok(run(&self.layer, &norm.forward(x)?)?.f_add(x)?),
             Norm::Post(norm) => norm.forward(&run(&self.layer, x)?.f_add(x)?),
         }
+    }
+}
+
+impl<L: HasLinears> HasLinears for Residual<L> {
+    fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        self.layer.linears_mut()
     }
 }
 

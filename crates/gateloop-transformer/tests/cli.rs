@@ -106,6 +106,32 @@ fn generate_writes_the_text_alone() {
 }
 
 #[test]
+fn several_texts_come_under_headings_and_the_first_is_the_single_one() {
+    let run = run_folder();
+    let args = ["generate", "--checkpoint", &run, "--prompt", "The ", "--tokens", "20"];
+    let write = |rest: &[&str]| {
+        let output = gateloop(&args).args(["--seed", "4"]).args(rest).assert().success();
+        let output = output.get_output();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let (single, silence) = write(&[]);
+    assert_eq!(silence, "");
+    let (three, stats) = write(&["--samples", "3", "--stats"]);
+    assert!(three.starts_with(&format!("=== 1 ===\n{single}")), "{three:?} after {single:?}");
+    assert!(three.contains("=== 2 ===") && three.contains("=== 3 ==="), "{three:?}");
+    for part in ["prompt: 4 tokens", "3 of 20 tokens", "tokens/s", "weights: f32"] {
+        assert!(stats.contains(part), "{stats:?} without {part:?}");
+    }
+    for kind in ["bf16", "int8"] {
+        let (_, stats) = write(&["--weights", kind, "--stats"]);
+        assert!(stats.contains(&format!("weights: {kind}")), "{stats:?}");
+    }
+    refused(&[&args[..], &["--samples", "2", "--raw"]].concat(), &["--raw", "--samples"]);
+    refused(&[&args[..], &["--weights", "int4"]].concat(), &["int4", "f32, bf16, int8"]);
+}
+
+#[test]
 fn prompts_that_cannot_be_are_refused() {
     let run = run_folder();
     let with = |rest: &[&'static str]| -> Vec<String> {
@@ -167,6 +193,14 @@ fn eval_and_info_describe_a_checkpoint() {
         .assert()
         .success()
         .stdout(contains("test/bpc").and(contains("2 windows of 64 tokens")));
+    let kinds = ["--weights", "f32", "--weights", "bf16", "--weights", "int8"];
+    gateloop(&[&["eval", "--checkpoint", &run, "--windows", "2"], &kinds[..]].concat())
+        .current_dir(workspace())
+        .assert()
+        .success()
+        .stdout(
+            contains("weights f32").and(contains("weights bf16")).and(contains("weights int8")),
+        );
     refused(&["eval", "--checkpoint", &run, "--split", "dev"], &["dev", "train, valid"]);
     gateloop(&["info", "--checkpoint", &run]).assert().success().stdout(
         contains("dim = 16").and(contains("feed-forwards")).and(contains("decoding state: 64")),

@@ -7,7 +7,7 @@ use crate::cuda::FullPrecision;
 use crate::error::{NnError, Result};
 use crate::gate_loop::{TransitionMode, check_fraction, scale_gradient};
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
-use crate::linear::{Bias, Linear};
+use crate::linear::{Bias, HasLinears, Linear};
 use crate::precision::widen;
 use tch::Tensor;
 use tch::nn::Path;
@@ -252,6 +252,13 @@ fn after(cached: Option<&Tensor>, new: Tensor) -> Result<Tensor> {
     match cached {
         Some(cached) => Ok(Tensor::f_cat(&[cached, &new], 2)?),
         None => Ok(new),
+    }
+}
+
+impl HasLinears for Attention {
+    fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let Self { to_qkv, to_a, to_gates, to_out, .. } = self;
+        [to_qkv].into_iter().chain(to_a).chain(to_gates).chain([to_out]).collect()
     }
 }
 

@@ -88,3 +88,14 @@ impl Saved {
 pub fn apply<F: Function>(function: F, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
     ffi::apply(function, inputs)
 }
+
+/// Whether libtorch records gradients in this thread: true unless within [`tch::no_grad`].
+pub fn gradients_are_recorded() -> bool {
+    // SAFETY: calls without pointers. libtorch tells its mode when it is set; the second call restores
+    // what the first one changed.
+    unsafe {
+        let before = torch_sys::at_grad_set_enabled(0);
+        torch_sys::at_grad_set_enabled(before);
+        before != 0
+    }
+}

@@ -6,7 +6,8 @@ use crate::cuda::{FullPrecision, Fused, fused as fused_on_cuda};
 use crate::error::{NnError, Result};
 use crate::fused;
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
-use crate::linear::{Bias, Linear};
+use crate::lean::swish_gate;
+use crate::linear::{Bias, HasLinears, Linear, forward_all};
 use crate::norm::LayerNorm;
 use crate::precision::widen;
 use crate::recompute::recompute;
@@ -163,13 +164,15 @@ impl GateLoop {
         transition: TransitionMode,
     ) -> Result<(Tensor, Tensor)> {
         let (batch, seqlen) = sequence_dims(x, self.config.dim)?;
-        let qkv = self.to_qkv.forward(x)?;
-        let z = self.to_a.forward(x)?;
+        let maps: Vec<&Linear> =
+            [&self.to_qkv, &self.to_a].into_iter().chain(&self.to_gates).collect();
+        let projected = forward_all(&maps, x)?;
+        let (qkv, z) = (&projected[0], &projected[1]);
         let (mut y, state) = if self.is_fused() && x.device() == Device::Cpu {
-            self.run_fused(&qkv, &z, state, transition)?
+            self.run_fused(qkv, z, state, transition)?
         } else {
             let fraction = self.config.frac_gradient_state_transition;
-            let z = scale_gradient(&z, fraction)?.f_view([batch, seqlen, self.heads, 2])?;
+            let z = scale_gradient(z, fraction)?.f_view([batch, seqlen, self.heads, 2])?;
             let qkv = qkv.f_chunk(3, -1)?;
             if self.is_fused() {
                 self.run_on_cuda(&qkv, &z, state, transition)?
@@ -180,8 +183,8 @@ impl GateLoop {
         if let Some(norm) = &self.sub_ln {
             y = norm.forward(&y)?;
         }
-        if let Some(gates) = &self.to_gates {
-            y = gates.forward(x)?.f_silu()?.f_mul(&y)?;
+        if let Some(gates) = projected.get(2) {
+            y = swish_gate(&y, gates)?;
         }
         if let Some(out) = &self.to_out {
             y = out.forward(&y)?;
@@ -279,6 +282,13 @@ fn operator(inputs: &[Tensor], transition: TransitionMode, form: Form) -> Result
     let operands = Operands { q: &q, k: &k, v: &v, transition: &transition };
     let (y, last) = gate_loop(&operands, inputs.get(4), form)?;
     Ok((y.f_to_kind(inputs[0].kind())?, last))
+}
+
+impl HasLinears for GateLoop {
+    fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let Self { to_qkv, to_a, to_gates, to_out, .. } = self;
+        [to_qkv, to_a].into_iter().chain(to_gates).chain(to_out).collect()
+    }
 }
 
 impl SequenceLayer for GateLoop {

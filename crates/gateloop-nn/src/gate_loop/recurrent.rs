@@ -2,7 +2,7 @@
 
 use super::operator::{Dims, Operands, state_or_zeros};
 use crate::error::Result;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 pub(super) fn run(
     operands: &Operands<'_>,
@@ -18,7 +18,9 @@ pub(super) fn run(
         let a = decay.f_select(1, t)?.f_unsqueeze(-1)?.f_unsqueeze(-1)?;
         let kv = k.f_unsqueeze(-1)?.f_mul(&v.f_unsqueeze(-2)?)?; // [B, H, d, d]
         s = a.f_mul(&s)?.f_add(&kv)?;
-        let y = q.f_unsqueeze(-2)?.f_matmul(&s.f_real()?)?; // [B, H, 1, d]
+        // Not a matrix product: of matrices this small libtorch makes a call for all its threads.
+        let y = q.f_unsqueeze(-1)?.f_mul(&s.f_real()?)?;
+        let y = y.f_sum_dim_intlist(-2i64, false, None::<Kind>)?; // [B, H, d]
         outputs.push(y.f_reshape([dims.batch, dims.heads * dims.head_dim])?);
     }
     Ok((Tensor::f_stack(&outputs, 1)?, s))

@@ -65,13 +65,13 @@ impl StateTransition {
         match mode {
             TransitionMode::Complex => {
                 let z = z.f_contiguous()?.f_view_as_complex()?;
-                Ok(Self { log_magnitude: z.f_abs()?.f_log_sigmoid()?, phase: z.f_angle()? })
+                Ok(Self { log_magnitude: log_sigmoid(&z.f_abs()?)?, phase: z.f_angle()? })
             }
             TransitionMode::Real => {
                 let re = z.f_select(3, 0)?;
                 // The sign as a phase: 0 or pi. It is piecewise constant and carries no gradient.
                 let phase = re.f_lt(0.0)?.f_to_kind(re.kind())?.f_mul_scalar(PI)?;
-                Ok(Self { log_magnitude: re.f_abs()?.f_log_sigmoid()?, phase })
+                Ok(Self { log_magnitude: log_sigmoid(&re.f_abs()?)?, phase })
             }
             TransitionMode::Identity => {
                 let ones = z.f_select(3, 0)?.f_zeros_like()?;
@@ -96,9 +96,17 @@ impl StateTransition {
     }
 }
 
+/// ln sigmoid(x) = -ln(1 + e^{-x}) for x that is not negative.
+///
+/// libtorch's own `log_sigmoid` wakes all its threads for a handful of numbers, and they then stand in
+/// the way of those that multiply the weights of a decoding step.
+fn log_sigmoid(x: &Tensor) -> Result<Tensor> {
+    Ok(x.f_neg()?.f_softplus()?.f_neg()?)
+}
+
 /// The value of z with `fraction` of its gradient.
 pub(crate) fn scale_gradient(z: &Tensor, fraction: f64) -> Result<Tensor> {
-    if fraction == 1.0 {
+    if fraction == 1.0 || !z.requires_grad() {
         return Ok(z.shallow_clone());
     }
     let kept = z.f_mul_scalar(fraction)?;

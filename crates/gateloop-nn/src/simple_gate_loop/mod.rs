@@ -6,7 +6,7 @@ use crate::cuda::{Fused, fused as fused_on_cuda};
 use crate::error::{NnError, Result};
 use crate::fused;
 use crate::layer::{SequenceLayer, sequence_dims, token_dims};
-use crate::linear::{Bias, Linear};
+use crate::linear::{Bias, HasLinears, Linear};
 use crate::norm::{LayerNorm, RmsNorm};
 use crate::precision::widen;
 use crate::scan::{ScanOptions, scan_with};
@@ -164,6 +164,12 @@ impl SimpleGateLoop {
             Some(norm) => Ok((norm.forward(&y)?, h_last)),
             None => Ok((y, h_last)),
         }
+    }
+}
+
+impl HasLinears for SimpleGateLoop {
+    fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        vec![&mut self.to_qkva]
     }
 }
 

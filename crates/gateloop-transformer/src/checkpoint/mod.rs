@@ -185,6 +185,8 @@ pub fn save(
     model: &Model,
     optimizer: &Tensors,
 ) -> Result<(), CheckpointError> {
+    // Rounded weights never take the place of trained ones.
+    model.check_trainable()?;
     let mut tensors = model.parameters();
     tensors.extend(
         optimizer.iter().map(|(name, t)| (format!("{OPTIMIZER_PREFIX}{name}"), t.shallow_clone())),

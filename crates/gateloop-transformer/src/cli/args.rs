@@ -1,5 +1,6 @@
 //! What the program takes, with its help texts.
 
+use crate::config::WeightsVariant;
 use crate::data::Split;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -145,8 +146,19 @@ pub struct GenerateArgs {
     /// Seed of the draws [default: generate.seed, or else a new one each time].
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Write the bytes as they are, not as printable text.
+    /// Texts to write from the same prompt, each drawn on its own; they are written together, which
+    /// costs little more than one, and printed one after the other at the end.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub samples: u64,
+    /// How the weights are kept: fewer bytes are read faster and cost some precision [default:
+    /// generate.weights].
+    #[arg(long, value_name = "KIND")]
+    pub weights: Option<WeightsVariant>,
+    /// Say at the end, on standard error, how fast it was.
     #[arg(long)]
+    pub stats: bool,
+    /// Write the bytes as they are, not as printable text.
+    #[arg(long, conflicts_with = "samples")]
     pub raw: bool,
 }
 
@@ -165,6 +177,9 @@ pub struct EvalArgs {
     /// Tokens of a window, which is also the longest context [default: train.seq_len].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub seq_len: Option<u64>,
+    /// How the weights are kept; may be repeated, for a figure each.
+    #[arg(long, value_name = "KIND", default_value = "f32")]
+    pub weights: Vec<WeightsVariant>,
     /// Override a key of the checkpoint's configuration, as in data.source=FILE; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,

@@ -12,7 +12,6 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
     let text = checkpoint.config().to_toml()?;
     let origin = checkpoint.path().display().to_string();
     let config = Config::from_toml_str(&text, &origin, &args.overrides)?;
-    let model = checkpoint.model(Device::Cpu)?;
     let corpus = Corpus::open(&config.data)?;
     corpus.check_vocabulary(config.model.num_tokens)?;
 
@@ -21,11 +20,18 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
     let windows = fixed_windows(&corpus, args.split, count, seq_len)?;
     // Rows of a training batch fit in memory; longer windows take proportionally fewer.
     let rows = (config.train.batch_size * config.train.seq_len / seq_len).max(1);
-    let bpc = bits_per_character(&model, &windows, rows)?;
-    print_line(&format!(
-        "{}/bpc {bpc:.4}  ({}, {count} windows of {seq_len} tokens, each from an empty state; step {})",
-        args.split,
-        config.data.source,
-        checkpoint.progress().step,
-    ))
+    for &weights in &args.weights {
+        let mut model = checkpoint.model(Device::Cpu)?;
+        model.quantize(weights.into())?;
+        let bpc = bits_per_character(&model, &windows, rows)?;
+        print_line(&format!(
+            "{}/bpc {bpc:.4}  ({}, {count} windows of {seq_len} tokens, each from an empty state; \
+             step {}, weights {})",
+            args.split,
+            config.data.source,
+            checkpoint.progress().step,
+            model.weight_kind(),
+        ))?;
+    }
+    Ok(())
 }

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
 use super::check::{check, positive, seed};
+use super::{ConfigError, WeightsVariant};
 
 /// How tokens are drawn; the defaults are those of the reference's training script.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,11 +18,19 @@ pub struct GenerateConfig {
     /// Seed of the draws; unset: a new one each time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// How `gateloop generate` keeps the weights; training and its samples have them in f32.
+    pub weights: WeightsVariant,
 }
 
 impl Default for GenerateConfig {
     fn default() -> Self {
-        Self { tokens: 512, temperature: 1.0, filter_thres: 0.9, seed: None }
+        Self {
+            tokens: 512,
+            temperature: 1.0,
+            filter_thres: 0.9,
+            seed: None,
+            weights: WeightsVariant::F32,
+        }
     }
 }
 

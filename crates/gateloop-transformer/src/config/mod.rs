@@ -35,7 +35,9 @@ pub use data::{DataConfig, Source, Synthetic};
 pub use error::ConfigError;
 pub use generate::GenerateConfig;
 pub use model::ModelConfig;
-pub use options::{FormVariant, GeluVariant, LayerKind, RelPosVariant, RmsNormVariant};
+pub use options::{
+    FormVariant, GeluVariant, LayerKind, RelPosVariant, RmsNormVariant, WeightsVariant,
+};
 pub use train::TrainConfig;
 
 /// Everything that a run is: what is trained, on what, how, and how samples are drawn.

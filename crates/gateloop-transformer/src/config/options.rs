@@ -1,7 +1,7 @@
 //! Options of the model that are chosen by name.
 
 use gateloop_nn::gate_loop::Form;
-use gateloop_nn::{Gelu, RelPos, RmsNormKind};
+use gateloop_nn::{Gelu, RelPos, RmsNormKind, WeightKind};
 use serde::{Deserialize, Serialize};
 
 /// What mixes over time in a layer.
@@ -65,6 +65,29 @@ pub enum FormVariant {
     Chunkwise,
     /// `quadratic`: the paper's surrogate attention.
     Quadratic,
+}
+
+/// `weights`: how weights are kept while text is generated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightsVariant {
+    /// `f32`: as they were trained.
+    #[default]
+    F32,
+    /// `bf16`: rounded to bfloat16, half the bytes.
+    Bf16,
+    /// `int8`: whole numbers and a scale for each output, a quarter of the bytes.
+    Int8,
+}
+
+impl From<WeightsVariant> for WeightKind {
+    fn from(variant: WeightsVariant) -> Self {
+        match variant {
+            WeightsVariant::F32 => Self::F32,
+            WeightsVariant::Bf16 => Self::Bf16,
+            WeightsVariant::Int8 => Self::Int8,
+        }
+    }
 }
 
 impl From<RelPosVariant> for RelPos {

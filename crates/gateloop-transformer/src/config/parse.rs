@@ -63,7 +63,7 @@ pub(super) const SECTIONS: [(&str, &[&str]); 4] = [
             "precision",
         ],
     ),
-    ("generate", &["tokens", "temperature", "filter_thres", "seed"]),
+    ("generate", &["tokens", "temperature", "filter_thres", "seed", "weights"]),
 ];
 
 /// Parses the text and refuses every key that is not known.

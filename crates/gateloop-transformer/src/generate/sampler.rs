@@ -24,6 +24,13 @@ impl Sampler {
         Self::new(0.0, 1, 0)
     }
 
+    /// The same with draws of its own: each number gives an independent stream of the same seed, and 0
+    /// the one of [`new`](Self::new).
+    pub fn with_stream(mut self, stream: u64) -> Self {
+        self.rng.set_stream(stream);
+        self
+    }
+
     /// The index of the token drawn; `None` if there are no logits or one is not a number.
     pub fn draw(&mut self, logits: &[f32]) -> Option<usize> {
         if logits.iter().any(|logit| logit.is_nan()) {
@@ -104,6 +111,18 @@ mod tests {
         };
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
+    }
+
+    #[test]
+    fn streams_of_a_seed_differ_and_the_first_is_the_plain_one() {
+        let draw = |sampler: Sampler| {
+            let mut sampler = sampler;
+            (0..20).map(|_| sampler.draw(&[0.0; 50])).collect::<Vec<_>>()
+        };
+        let plain = Sampler::new(1.0, 50, 9);
+        assert_eq!(draw(plain.clone().with_stream(0)), draw(plain.clone()));
+        assert_eq!(draw(plain.clone().with_stream(3)), draw(plain.clone().with_stream(3)));
+        assert_ne!(draw(plain.clone().with_stream(1)), draw(plain.with_stream(2)));
     }
 
     #[test]

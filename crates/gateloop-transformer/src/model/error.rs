@@ -1,6 +1,6 @@
 //! Why a model cannot be built or run.
 
-use gateloop_nn::NnError;
+use gateloop_nn::{NnError, WeightKind};
 use tch::{Kind, Tensor};
 
 /// Why a model cannot be built or run.
@@ -34,6 +34,15 @@ pub enum ModelError {
     State {
         /// What tells them apart.
         problem: String,
+    },
+    /// Weights that were rounded for inference cannot be trained or saved.
+    #[error(
+        "the model's weights are {kind}, for inference only: load the checkpoint again to train or \
+         save it, and compute losses within `tch::no_grad`"
+    )]
+    Quantized {
+        /// How the weights are kept.
+        kind: WeightKind,
     },
     /// A layer refused its configuration or its input.
     #[error(transparent)]

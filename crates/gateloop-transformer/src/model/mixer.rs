@@ -3,11 +3,12 @@
 use crate::config::{LayerKind, ModelConfig};
 use gateloop_nn::gate_loop::TransitionMode;
 use gateloop_nn::{
-    Attention, AttentionConfig, AttentionState, GateLoop, GateLoopConfig, GateLoopState, NnError,
-    SequenceLayer, SimpleGateLoop, SimpleGateLoopConfig, SimpleGateLoopState,
+    Attention, AttentionConfig, AttentionState, GateLoop, GateLoopConfig, GateLoopState,
+    HasLinears, Linear, NnError, SequenceLayer, SimpleGateLoop, SimpleGateLoopConfig,
+    SimpleGateLoopState,
 };
-use tch::Tensor;
 use tch::nn::Path;
+use tch::{TchError, Tensor};
 
 /// A layer's mixer.
 #[derive(Debug)]
@@ -47,6 +48,29 @@ impl LayerState {
             Self::Attention(_) => LayerKind::Attention,
             Self::SimpleGateLoop(_) => LayerKind::SimpleGateLoop,
         }
+    }
+
+    /// Every row `count` times; nothing to repeat before the first token.
+    pub(super) fn repeated(self, count: i64) -> Result<Self, TchError> {
+        let rows = |x: &Tensor| {
+            let mut repeats = vec![1; x.dim()];
+            repeats[0] = count;
+            x.f_repeat(repeats)
+        };
+        Ok(match self {
+            Self::GateLoop(state) => Self::GateLoop(match state.tensor() {
+                Some(tensor) => GateLoopState::from_tensor(rows(tensor)?),
+                None => state,
+            }),
+            Self::SimpleGateLoop(state) => Self::SimpleGateLoop(match state.tensor() {
+                Some(tensor) => SimpleGateLoopState::from_tensor(rows(tensor)?),
+                None => state,
+            }),
+            Self::Attention(state) => Self::Attention(match state.tensors() {
+                Some((keys, values)) => AttentionState::from_tensors(rows(keys)?, rows(values)?),
+                None => state,
+            }),
+        })
     }
 }
 
@@ -138,6 +162,16 @@ fn attention(config: &ModelConfig, dim: i64) -> AttentionConfig {
         transition: transition_mode(config.ablate_complex, config.ablate_state_transition),
         softmax_normalize: config.attn_softmax_normalize,
         ..AttentionConfig::new(dim)
+    }
+}
+
+impl HasLinears for Mixer {
+    fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        match self {
+            Self::GateLoop(layer) => layer.linears_mut(),
+            Self::Attention(layer) => layer.linears_mut(),
+            Self::SimpleGateLoop(layer) => layer.linears_mut(),
+        }
     }
 }
 

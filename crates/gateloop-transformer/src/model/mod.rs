@@ -2,16 +2,18 @@
 
 mod error;
 mod mixer;
+mod quantize;
 
 pub use error::ModelError;
 pub use mixer::LayerState;
 
 use crate::config::ModelConfig;
 use error::ids_error;
+use gateloop_nn::autograd::gradients_are_recorded;
 use gateloop_nn::gate_loop::TransitionMode;
 use gateloop_nn::{
     Bias, FeedForward, FeedForwardConfig, Linear, NnError, NormPlacement, Residual, RmsNorm,
-    SequenceLayer,
+    SequenceLayer, WeightKind,
 };
 use mixer::{Mixer, transition_mode};
 use std::collections::BTreeMap;
@@ -29,6 +31,8 @@ pub struct Model {
     final_norm: Option<RmsNorm>,
     /// None where the embedding makes the logits.
     to_logits: Option<Linear>,
+    weights: WeightKind,
+    bytes_per_step: usize,
 }
 
 #[derive(Debug)]
@@ -52,6 +56,12 @@ impl DecodeState {
     /// The states of the layers, first to last.
     pub fn layers(&self) -> &[LayerState] {
         &self.layers
+    }
+
+    /// The state of one sequence for `count` sequences that begin alike.
+    pub fn repeated(self, count: usize) -> Result<Self, ModelError> {
+        let rows = |state: LayerState| state.repeated(count as i64);
+        Ok(Self { layers: self.layers.into_iter().map(rows).collect::<Result<_, _>>()? })
     }
 }
 
@@ -103,7 +113,19 @@ impl Model {
             .then(|| Linear::new(&logits_path, dim, num_tokens, Bias::Without))
             .transpose()?;
         let config = config.clone();
-        Ok(Self { vs, config, token_emb, blocks, final_norm, to_logits })
+        let weights = WeightKind::F32;
+        let mut model = Self {
+            vs,
+            config,
+            token_emb,
+            blocks,
+            final_norm,
+            to_logits,
+            weights,
+            bytes_per_step: 0,
+        };
+        model.bytes_per_step = model.count_bytes();
+        Ok(model)
     }
 
     /// The configuration that the model was built from.
@@ -157,12 +179,17 @@ impl Model {
     ///
     /// # Shapes
     /// - `windows`: Int64 [B, T + 1], T >= 1; returns a scalar
+    ///
+    /// Of a quantised model under [`tch::no_grad`] only.
     pub fn loss(&self, windows: &Tensor) -> Result<Tensor, ModelError> {
         self.loss_with(windows, Ablation::default())
     }
 
     /// [`loss`](Self::loss) with ablations for this call.
     pub fn loss_with(&self, windows: &Tensor, ablation: Ablation) -> Result<Tensor, ModelError> {
+        if gradients_are_recorded() {
+            self.check_trainable()?;
+        }
         let [_, len] = windows.size()[..] else { return Err(ids_error(windows, "[B, T + 1]")) };
         if len < 2 {
             return Err(ids_error(windows, "[B, T + 1] with T at least 1"));

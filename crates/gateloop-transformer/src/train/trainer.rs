@@ -38,6 +38,7 @@ impl Trainer {
         if config.precision == "bf16" && !matches!(model.device(), Device::Cuda(_)) {
             return Err(DeviceError::Precision { device: model.device() }.into());
         }
+        model.check_trainable()?;
         let optimizer = Optimizer::new(&model.parameters(), config).map_err(ModelError::from)?;
         Ok(Self { model, optimizer, sampler, config: config.clone(), step: 0 })
     }

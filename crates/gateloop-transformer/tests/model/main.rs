@@ -6,6 +6,7 @@
 mod close;
 #[path = "../common/mod.rs"]
 mod common;
+mod decoding;
 mod models;
 
 use close::assert_close;

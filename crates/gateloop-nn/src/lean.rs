@@ -1,0 +1,106 @@
+//! Products of an activated tensor that keep what goes into the activation and not what comes out: that is
+//! computed again in the backward pass, for a few operations an element.
+//!
+//! A feed-forward layer keeps 4 D numbers a token less, a gate D.
+
+use crate::autograd::{self, Function, Saved, gradients_are_recorded};
+use crate::error::Result;
+use crate::linear::Linear;
+use tch::{Device, Kind, Tensor};
+
+/// Whether keeping less pays: a gradient is to be recorded, on a CPU. On a GPU libtorch's operations may run
+/// in another precision than their inputs (autocast), which it has to decide itself.
+fn applies(x: &Tensor) -> bool {
+    x.device() == Device::Cpu
+        && matches!(x.kind(), Kind::Float | Kind::Double)
+        && gradients_are_recorded()
+}
+
+/// W gelu(h) + b.
+///
+/// # Shapes
+/// - `h`: [.., in]; returns [.., out]
+pub(crate) fn gelu_linear(h: &Tensor, approximation: &'static str, map: &Linear) -> Result<Tensor> {
+    match (map.trained_weight(), map.bias()) {
+        (Some(weight), Some(bias)) if applies(h) => {
+            Ok(autograd::apply(GeluLinear { approximation }, &[h, weight, bias])?.remove(0))
+        }
+        _ => map.forward(&h.f_gelu(approximation)?),
+    }
+}
+
+/// y silu(g), element by element.
+pub(crate) fn swish_gate(y: &Tensor, g: &Tensor) -> Result<Tensor> {
+    if applies(y) {
+        return Ok(autograd::apply(SwishGate, &[y, g])?.remove(0));
+    }
+    Ok(g.f_silu()?.f_mul(y)?)
+}
+
+/// Inputs h [.., in], W [out, in] and b `[out]`.
+struct GeluLinear {
+    approximation: &'static str,
+}
+
+impl Function for GeluLinear {
+    const OUTPUTS: usize = 1;
+
+    fn forward(&self, inputs: &[Tensor], saved: &mut Saved) -> Result<Vec<Tensor>> {
+        saved.push(&inputs[0]);
+        saved.push(&inputs[1]);
+        let activated = inputs[0].f_gelu(self.approximation)?;
+        Ok(vec![activated.f_linear(&inputs[1], Some(&inputs[2]))?])
+    }
+
+    fn backward(
+        &self,
+        saved: &[Tensor],
+        grad_outputs: &[Option<Tensor>],
+        needs_grad: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(dy) = &grad_outputs[0] else { return Ok(vec![None, None, None]) };
+        let (h, weight) = (&saved[0], &saved[1]);
+        let rows = |x: &Tensor| x.f_reshape([-1, x.size().last().copied().unwrap_or(1)]);
+        let dy_rows = rows(dy)?;
+        let dweight = if needs_grad[1] {
+            let activated = rows(&h.f_gelu(self.approximation)?)?;
+            Some(dy_rows.f_transpose(0, 1)?.f_mm(&activated)?)
+        } else {
+            None
+        };
+        let dbias = needs_grad[2].then(|| dy_rows.f_sum_dim_intlist(0i64, false, None::<Kind>));
+        let dh = if needs_grad[0] {
+            let dactivated = dy_rows.f_mm(weight)?.f_view_as(h)?;
+            Some(h.f_gelu_backward(&dactivated, self.approximation)?)
+        } else {
+            None
+        };
+        Ok(vec![dh, dweight, dbias.transpose()?])
+    }
+}
+
+/// Inputs y and g of one shape.
+struct SwishGate;
+
+impl Function for SwishGate {
+    const OUTPUTS: usize = 1;
+
+    fn forward(&self, inputs: &[Tensor], saved: &mut Saved) -> Result<Vec<Tensor>> {
+        saved.push(&inputs[0]);
+        saved.push(&inputs[1]);
+        Ok(vec![inputs[1].f_silu()?.f_mul_(&inputs[0])?])
+    }
+
+    fn backward(
+        &self,
+        saved: &[Tensor],
+        grad_outputs: &[Option<Tensor>],
+        needs_grad: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(d) = &grad_outputs[0] else { return Ok(vec![None, None]) };
+        let (y, g) = (&saved[0], &saved[1]);
+        let dy = needs_grad[0].then(|| g.f_silu()?.f_mul_(d)).transpose()?;
+        let dg = needs_grad[1].then(|| d.f_mul(y)?.f_silu_backward(g)).transpose()?;
+        Ok(vec![dy, dg])
+    }
+}

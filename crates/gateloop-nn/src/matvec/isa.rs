@@ -1,0 +1,223 @@
+//! The vectors that this machine has, chosen at run time.
+//!
+//! A value of a type that implements [`Isa`] is the proof that the machine has the instructions: only
+//! [`dispatch`] makes one, after it has looked.
+
+/// Numbers in a vector, whatever the registers' width.
+pub(super) const LANES: usize = 16;
+
+/// Sixteen f32 at a time. Every method is inlined into the function that enables the instructions.
+pub(super) trait Isa: Copy {
+    /// The registers that hold [`LANES`] f32.
+    type Vector: Copy;
+
+    fn zero(self) -> Self::Vector;
+    fn from_f32(self, values: &[f32; LANES]) -> Self::Vector;
+    /// From the upper halves of f32.
+    fn from_bf16(self, bits: &[u16; LANES]) -> Self::Vector;
+    fn from_i8(self, values: &[i8; LANES]) -> Self::Vector;
+    /// a b + c, rounded once where the machine can.
+    fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    fn sum(self, values: Self::Vector) -> f32;
+}
+
+/// Work that is compiled once for each instruction set. `run` must be `#[inline(always)]`.
+pub(super) trait Kernel {
+    fn run<I: Isa>(self, isa: I);
+}
+
+/// Runs `kernel` with the best instructions of this machine.
+pub(super) fn dispatch<K: Kernel>(kernel: K) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        if has!("avx512f") && has!("avx2") && has!("fma") {
+            // SAFETY: this machine has the features that the function enables.
+            return unsafe { x86::avx512(kernel) };
+        }
+        if has!("avx2") && has!("fma") {
+            // SAFETY: this machine has the features that the function enables.
+            return unsafe { x86::avx2(kernel) };
+        }
+    }
+    kernel.run(Portable);
+}
+
+/// Plain Rust, left to the compiler; on aarch64 it finds NEON.
+#[derive(Clone, Copy)]
+pub(super) struct Portable;
+
+impl Isa for Portable {
+    type Vector = [f32; LANES];
+
+    #[inline(always)]
+    fn zero(self) -> Self::Vector {
+        [0.0; LANES]
+    }
+
+    #[inline(always)]
+    fn from_f32(self, values: &[f32; LANES]) -> Self::Vector {
+        *values
+    }
+
+    #[inline(always)]
+    fn from_bf16(self, bits: &[u16; LANES]) -> Self::Vector {
+        bits.map(|bits| f32::from_bits(u32::from(bits) << 16))
+    }
+
+    #[inline(always)]
+    fn from_i8(self, values: &[i8; LANES]) -> Self::Vector {
+        values.map(f32::from)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        // Not `f32::mul_add`: without the instruction that is a call of the C library.
+        std::array::from_fn(|lane| a[lane] * b[lane] + c[lane])
+    }
+
+    #[inline(always)]
+    fn sum(self, values: Self::Vector) -> f32 {
+        values.iter().sum()
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Isa, Kernel, LANES};
+    use core::arch::x86_64::{
+        __m128i, __m256, __m256i, __m512, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadl_epi64,
+        _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm256_add_ps, _mm256_castps256_ps128,
+        _mm256_castsi256_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32,
+        _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+        _mm256_setzero_ps, _mm256_slli_epi32, _mm512_castsi512_ps, _mm512_cvtepi8_epi32,
+        _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+        _mm512_reduce_add_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    };
+
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    pub(super) fn avx512<K: Kernel>(kernel: K) {
+        kernel.run(Avx512(()));
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn avx2<K: Kernel>(kernel: K) {
+        kernel.run(Avx2(()));
+    }
+
+    /// Two registers of eight.
+    #[derive(Clone, Copy)]
+    struct Avx2(());
+
+    impl Isa for Avx2 {
+        type Vector = [__m256; 2];
+
+        #[inline(always)]
+        fn zero(self) -> Self::Vector {
+            // SAFETY: `self` exists only where the machine has AVX2.
+            unsafe { [_mm256_setzero_ps(); 2] }
+        }
+
+        #[inline(always)]
+        fn from_f32(self, values: &[f32; LANES]) -> Self::Vector {
+            let from = values.as_ptr();
+            // SAFETY: `self` exists only where the machine has AVX2; both halves lie in `values`.
+            unsafe { [_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))] }
+        }
+
+        #[inline(always)]
+        fn from_bf16(self, bits: &[u16; LANES]) -> Self::Vector {
+            let from = bits.as_ptr().cast::<__m128i>();
+            // SAFETY: `self` exists only where the machine has AVX2; both halves lie in `bits`, and
+            // the loads need no alignment.
+            unsafe {
+                let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(from));
+                let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(1)));
+                [
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+                ]
+            }
+        }
+
+        #[inline(always)]
+        fn from_i8(self, values: &[i8; LANES]) -> Self::Vector {
+            let from = values.as_ptr().cast::<__m128i>();
+            // SAFETY: `self` exists only where the machine has AVX2; both halves lie in `values`, and
+            // the loads need no alignment.
+            unsafe {
+                let low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from));
+                let high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.byte_add(8)));
+                [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)]
+            }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+            // SAFETY: `self` exists only where the machine has FMA.
+            unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+        }
+
+        #[inline(always)]
+        fn sum(self, [low, high]: Self::Vector) -> f32 {
+            // SAFETY: `self` exists only where the machine has AVX2.
+            unsafe {
+                let eight = _mm256_add_ps(low, high);
+                let four =
+                    _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+            }
+        }
+    }
+
+    /// One register of sixteen.
+    #[derive(Clone, Copy)]
+    struct Avx512(());
+
+    impl Isa for Avx512 {
+        type Vector = __m512;
+
+        #[inline(always)]
+        fn zero(self) -> Self::Vector {
+            // SAFETY: `self` exists only where the machine has AVX-512F.
+            unsafe { _mm512_setzero_ps() }
+        }
+
+        #[inline(always)]
+        fn from_f32(self, values: &[f32; LANES]) -> Self::Vector {
+            // SAFETY: `self` exists only where the machine has AVX-512F; no alignment is needed.
+            unsafe { _mm512_loadu_ps(values.as_ptr()) }
+        }
+
+        #[inline(always)]
+        fn from_bf16(self, bits: &[u16; LANES]) -> Self::Vector {
+            // SAFETY: `self` exists only where the machine has AVX-512F; no alignment is needed.
+            unsafe {
+                let all = _mm256_loadu_si256(bits.as_ptr().cast::<__m256i>());
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(all)))
+            }
+        }
+
+        #[inline(always)]
+        fn from_i8(self, values: &[i8; LANES]) -> Self::Vector {
+            // SAFETY: `self` exists only where the machine has AVX-512F; no alignment is needed.
+            unsafe {
+                let all = _mm_loadu_si128(values.as_ptr().cast());
+                _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(all))
+            }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+            // SAFETY: `self` exists only where the machine has AVX-512F.
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        fn sum(self, values: Self::Vector) -> f32 {
+            // SAFETY: `self` exists only where the machine has AVX-512F.
+            unsafe { _mm512_reduce_add_ps(values) }
+        }
+    }
+}
