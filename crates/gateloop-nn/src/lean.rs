@@ -6,6 +6,7 @@
 use crate::autograd::{self, Function, Saved, gradients_are_recorded};
 use crate::error::Result;
 use crate::linear::Linear;
+use std::f64::consts::FRAC_1_SQRT_2;
 use tch::{Device, Kind, Tensor};
 
 /// Whether keeping less pays: a gradient is to be recorded, on a CPU. On a GPU libtorch's operations may run
@@ -25,8 +26,21 @@ pub(crate) fn gelu_linear(h: &Tensor, approximation: &'static str, map: &Linear)
         (Some(weight), Some(bias)) if applies(h) => {
             Ok(autograd::apply(GeluLinear { approximation }, &[h, weight, bias])?.remove(0))
         }
-        _ => map.forward(&h.f_gelu(approximation)?),
+        _ => map.forward(&activated(h, approximation)?),
     }
+}
+
+/// So many elements and fewer are not worth a second thread.
+const FEW: usize = 1 << 15;
+
+/// gelu(h). libtorch's own wakes all of its threads for a single row, which then spin where the next
+/// product wants to run; its other operations do not.
+fn activated(h: &Tensor, approximation: &'static str) -> Result<Tensor> {
+    if h.device() == Device::Cpu && h.numel() <= FEW && approximation == "none" {
+        let mut doubled = h.f_mul_scalar(FRAC_1_SQRT_2)?.f_erf()?.f_add_scalar(1.0)?;
+        return Ok(doubled.f_mul_(h)?.f_mul_scalar(0.5)?);
+    }
+    Ok(h.f_gelu(approximation)?)
 }
 
 /// y silu(g), element by element.
