@@ -53,10 +53,10 @@ pub(crate) struct Walk<'s, E> {
 
 /// Runs `pass` as `plan` says.
 pub(crate) fn run<P: Pass>(pass: &P, plan: &Plan, threads: &dyn ParallelFor) {
-    let through = |index| plan.level.dispatch(Through { pass, plan, tile: plan.tile(index) });
+    let through = |group| plan.level.dispatch(Through { pass, plan, group });
     match plan.schedule {
-        Schedule::Serial => (0..plan.tiles()).for_each(through),
-        Schedule::Tiles => threads.for_each(plan.tiles(), &through),
+        Schedule::Serial => (0..plan.groups()).for_each(through),
+        Schedule::Groups => threads.for_each(plan.groups(), &through),
         Schedule::Chunks => by_chunks(pass, plan, threads),
     }
 }

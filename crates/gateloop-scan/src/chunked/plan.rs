@@ -11,18 +11,20 @@ use super::dispatch::{LINE, Level};
 pub(crate) const MAX_LANES: usize = (MAX_TILE_BYTES + 2 * LINE) / size_of::<f32>();
 /// A row of a tile is at most this wide: states and rows of a tile stay in a first-level cache.
 const MAX_TILE_BYTES: usize = 2048;
-/// A row of a tile is at least this wide, if channels are cut finer to feed more threads.
-const MIN_TILE_BYTES: usize = 256;
-/// From this many threads a widest tile on, more parallel work is worth its price: cutting time
-/// moves 5/3 of the bytes, and cutting rows finer halves the rate at which they are read, because
-/// what the hardware fetches in advance is then another tile's.
-const CROWD: usize = 3;
+/// Where several threads share a row, tiles are at most this wide. Tiles of a thread then take turns
+/// ([`Request::block_len`]), so that it reads and writes whole stretches of a row nearly at once, as the
+/// memory likes it.
+const SHARED_TILE_BYTES: usize = 512;
+/// Rows that a tile of a scan walks through before the next one of its group has its turn.
+const BLOCK_LEN: usize = 8;
 /// Below this many bytes of one operand, waking a thread takes longer than the scan.
 const MIN_PARALLEL_BYTES: usize = 256 * 1024;
 /// From this many bytes of one output on, it is written past the caches.
 const MIN_STREAMED_BYTES: usize = 16 * 1024 * 1024;
-/// With this many narrowest tiles, there is work for the threads without cutting time.
-const ENOUGH_TILES: usize = 16;
+/// Bytes of a row that would keep a thread busy, and from how many such parts on there is work for the
+/// threads without cutting time.
+const PART_BYTES: usize = 256;
+const ENOUGH_PARTS: usize = 8;
 /// Bytes of one operand that are asked for in advance. More of them would push each other out of a
 /// first-level cache before they are used.
 const AHEAD_BYTES: usize = 4096;
@@ -73,10 +75,10 @@ impl Tile {
 /// Who does what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Schedule {
-    /// Every tile on the calling thread.
+    /// Every group on the calling thread.
     Serial,
-    /// Tiles in parallel, each through all of time.
-    Tiles,
+    /// Groups of tiles in parallel, each through all of time.
+    Groups,
     /// Tiles and chunks in parallel, with the carries between two passes.
     Chunks,
 }
@@ -94,6 +96,10 @@ pub(crate) struct Plan {
     pub(crate) level: Level,
     /// Tokens a chunk; the last one may be shorter.
     chunk_len: usize,
+    /// Groups of tiles a sequence.
+    groups_per_sequence: usize,
+    /// Rows that a tile walks through before the next one of its group has its turn.
+    pub(crate) block_len: usize,
     /// Channels a tile. The first one of a sequence is wider by `misalignment`, so that all others
     /// begin on a cache line; the last one may be narrower.
     tile_width: usize,
@@ -118,6 +124,8 @@ pub(crate) struct Request {
     pub(crate) misalignment: usize,
     /// Whether the output is written past the caches.
     pub(crate) streamed: bool,
+    /// Rows that a tile walks through before the next one of its group has its turn.
+    pub(crate) block_len: usize,
 }
 
 impl Request {
@@ -134,42 +142,53 @@ impl Request {
             threads,
             misalignment,
             streamed: is_streamed::<E>(shape),
+            block_len: BLOCK_LEN,
         }
     }
 
     /// Tokens a chunk: a function of the shape alone, because it decides how results are rounded.
     fn chunk_len(&self) -> usize {
-        let Self { shape, element_bytes, .. } = *self;
-        let narrowest_tiles =
-            shape.batch * (shape.channels * element_bytes).div_ceil(MIN_TILE_BYTES);
-        if narrowest_tiles >= ENOUGH_TILES || shape.seqlen < MIN_CHUNKS * CHUNK_LEN {
+        let shape = self.shape;
+        if shape.batch * self.parts() >= ENOUGH_PARTS || shape.seqlen < MIN_CHUNKS * CHUNK_LEN {
             shape.seqlen
         } else {
             CHUNK_LEN
         }
     }
 
-    /// Channels a tile: as wide as leaves each of `threads` threads a tile of every sequence, in whole
-    /// cache lines.
-    fn tile_width(&self, threads: usize) -> usize {
-        let Self { shape, element_bytes, tile_bytes, .. } = *self;
-        let fewest = shape.channels.div_ceil(tile_bytes / element_bytes);
-        let most = shape.channels.div_ceil(MIN_TILE_BYTES / element_bytes);
-        let tiles = threads.clamp(fewest, most.max(fewest));
-        shape.channels.div_ceil(tiles).next_multiple_of(LINE / element_bytes)
+    /// Parts of a row, each enough for a thread.
+    const fn parts(&self) -> usize {
+        (self.shape.channels * self.element_bytes).div_ceil(PART_BYTES)
     }
+
+    /// Into how many groups of tiles a sequence is cut, so that every thread has as many.
+    fn groups(&self) -> usize {
+        let shared = greatest_common_divisor(self.shape.batch, self.threads);
+        (self.threads / shared).clamp(1, self.parts())
+    }
+
+    /// Channels a tile, in whole cache lines.
+    fn tile_width(&self, groups: usize) -> usize {
+        let Self { shape, element_bytes, tile_bytes, streamed, .. } = *self;
+        let bytes =
+            if groups > 1 && streamed { SHARED_TILE_BYTES.min(tile_bytes) } else { tile_bytes };
+        let line = LINE / element_bytes;
+        let widest = (bytes / element_bytes).max(line);
+        shape.channels.div_ceil(groups).next_multiple_of(line).min(widest)
+    }
+}
+
+const fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 impl Plan {
     pub(crate) fn new(request: &Request) -> Self {
         let Request { shape, element_bytes, threads, .. } = *request;
         let chunk_len = request.chunk_len();
-        let cuts_time = chunk_len < shape.seqlen;
-        let widest = request.tile_bytes / element_bytes;
-        let crowded = threads >= CROWD * shape.batch * shape.channels.div_ceil(widest);
-        let threads_a_sequence =
-            if crowded && !cuts_time { threads.div_ceil(shape.batch) } else { 1 };
-        let tile_width = request.tile_width(threads_a_sequence);
+        let is_large = shape.len() * element_bytes >= MIN_PARALLEL_BYTES;
+        let groups = if is_large { request.groups() } else { 1 };
+        let tile_width = request.tile_width(groups);
         let ahead = if request.streamed {
             (AHEAD_BYTES / (tile_width * element_bytes)).clamp(2, 8)
         } else {
@@ -182,14 +201,15 @@ impl Plan {
             level: Level::best(),
             chunk_len,
             tile_width,
+            groups_per_sequence: groups,
+            block_len: request.block_len,
             misalignment: request.misalignment,
             line: LINE / element_bytes,
         };
-        let is_large = shape.len() * element_bytes >= MIN_PARALLEL_BYTES;
-        if is_large && crowded && cuts_time {
+        if is_large && threads > shape.batch * groups && chunk_len < shape.seqlen {
             plan.schedule = Schedule::Chunks;
-        } else if is_large && threads > 1 && plan.tiles() > 1 {
-            plan.schedule = Schedule::Tiles;
+        } else if is_large && threads > 1 && plan.groups() > 1 {
+            plan.schedule = Schedule::Groups;
         }
         plan
     }
@@ -214,6 +234,20 @@ impl Plan {
     fn tiles_per_sequence(&self) -> usize {
         // A row shorter than the misalignment is one tile.
         self.shape.channels.saturating_sub(self.misalignment).div_ceil(self.tile_width).max(1)
+    }
+
+    /// Number of groups of the batch.
+    pub(crate) fn groups(&self) -> usize {
+        self.shape.batch * self.groups_per_sequence.min(self.tiles_per_sequence())
+    }
+
+    /// The tiles of group `index` of the batch: neighbours in one sequence.
+    pub(crate) fn group(&self, index: usize) -> impl Iterator<Item = Tile> {
+        let tiles = self.tiles_per_sequence();
+        let groups = self.groups_per_sequence.min(tiles);
+        let (batch, i) = (index / groups, index % groups);
+        let edge = |i: usize| batch * tiles + i * tiles / groups;
+        (edge(i)..edge(i + 1)).map(|tile| self.tile(tile))
     }
 
     /// Number of tiles of the batch.
@@ -266,6 +300,8 @@ mod tests {
                     next = if end == channels { (tile.batch + 1, 0) } else { (tile.batch, end) };
                 }
                 assert_eq!(next, (3, 0));
+                let grouped: Vec<_> = (0..plan.groups()).flat_map(|g| plan.group(g)).collect();
+                assert_eq!(grouped, (0..plan.tiles()).map(|i| plan.tile(i)).collect::<Vec<_>>());
                 let covered: usize = (0..plan.chunks()).map(|k| plan.chunk(k).len()).sum();
                 assert_eq!(covered, 5000);
             }
@@ -286,9 +322,11 @@ mod tests {
     fn small_shapes_stay_on_the_calling_thread() {
         assert_eq!(plan(1, 64, 512, 16, 0).schedule, Schedule::Serial);
         assert_eq!(plan(1, 65536, 512, 1, 0).schedule, Schedule::Serial);
-        assert_eq!(plan(1, 65536, 512, 2, 0).schedule, Schedule::Serial);
-        assert_eq!(plan(1, 65536, 1024, 2, 0).schedule, Schedule::Tiles);
-        assert_eq!(plan(1, 65536, 512, 16, 0).schedule, Schedule::Chunks);
-        assert_eq!(plan(16, 4096, 512, 16, 0).schedule, Schedule::Tiles);
+        assert_eq!(plan(1, 65536, 512, 2, 0).schedule, Schedule::Groups);
+        assert_eq!(plan(1, 1_048_576, 8, 2, 0).schedule, Schedule::Chunks);
+        assert_eq!(plan(1, 65536, 512, 16, 0).groups(), 8);
+        assert_eq!(plan(1, 65536, 256, 16, 0).schedule, Schedule::Chunks);
+        assert_eq!(plan(16, 4096, 512, 16, 0).schedule, Schedule::Groups);
+        assert_eq!(plan(3, 4096, 512, 2, 0).groups(), 6);
     }
 }

@@ -1,56 +1,121 @@
 //! What one thread does at a time.
 
+use core::ops::Range;
+
+use crate::ScanElement;
+
 use super::dispatch::{Isa, Kernel};
 use super::drive::{Pass, Walk, apply};
 use super::output::{Output, fence};
 use super::plan::{Plan, Tile};
 use super::rows::{Fold, Lanes};
 
-/// One tile through all of time, in one pass.
+/// A group of tiles through all of time, in one pass.
 ///
 /// At the end of a chunk the state is replaced by what the chunk's affine map says, so that the
 /// result is that of [`Reduce`], the carries and [`FromState`], bit for bit.
 pub(super) struct Through<'p, P> {
     pub(super) pass: &'p P,
     pub(super) plan: &'p Plan,
-    pub(super) tile: Tile,
+    pub(super) group: usize,
+}
+
+/// A tile on its way.
+struct Traveller<E> {
+    tile: Tile,
+    state: Lanes<E>,
+    map: Option<ChunkMap<E>>,
+}
+
+/// The affine map of the chunk so far, and the state that entered the chunk.
+struct ChunkMap<E> {
+    factor: Lanes<E>,
+    offset: Lanes<E>,
+    before: Lanes<E>,
+}
+
+impl<E: ScanElement> Traveller<E> {
+    #[inline(always)]
+    fn new<P: Pass<Element = E>>(pass: &P, tile: Tile, has_map: bool) -> Self {
+        let map =
+            || ChunkMap { factor: Lanes::zero(), offset: Lanes::zero(), before: Lanes::zero() };
+        let mut state = Lanes::zero();
+        pass.start(tile, &mut state.0[tile.lanes()]);
+        Self { tile, state, map: has_map.then(map) }
+    }
+
+    #[inline(always)]
+    fn enter(&mut self) {
+        if let Some(map) = &mut self.map {
+            let lanes = self.tile.lanes();
+            map.before.0[lanes.clone()].copy_from_slice(&self.state.0[lanes.clone()]);
+            map.factor.0[lanes.clone()].fill(E::ONE);
+            map.offset.0[lanes].fill(E::ZERO);
+        }
+    }
+
+    /// # Safety
+    /// No other thread walks through these positions of this tile.
+    #[inline(always)]
+    unsafe fn walk<I: Isa, P: Pass<Element = E>>(
+        &mut self,
+        pass: &P,
+        positions: Range<usize>,
+        ahead: usize,
+    ) {
+        let tile = self.tile;
+        let fold = self.map.as_mut().map(|map| Fold {
+            factor: &mut map.factor.0[tile.lanes()],
+            offset: &mut map.offset.0[tile.lanes()],
+            lead: tile.lead,
+        });
+        let state = &mut self.state.0[tile.lanes()];
+        // SAFETY: the caller's promise.
+        unsafe { pass.walk::<I>(tile, positions, &mut Walk { state, fold, write: true, ahead }) };
+    }
+
+    #[inline(always)]
+    fn leave(&mut self, forgets: bool) {
+        let lanes = self.tile.lanes();
+        let Some(map) = &self.map else { return };
+        let maps = map.factor.0[lanes.clone()].iter().zip(&map.offset.0[lanes.clone()]);
+        let states = self.state.0[lanes.clone()].iter_mut().zip(&map.before.0[lanes]);
+        for ((state, &before), (&factor, &offset)) in states.zip(maps) {
+            *state = apply(forgets, factor, offset, before).unwrap_or(*state);
+        }
+    }
 }
 
 impl<P: Pass> Kernel for Through<'_, P> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Self { pass, plan, tile } = self;
-        let (mut state, mut factor, mut offset) = (Lanes::zero(), Lanes::zero(), Lanes::zero());
-        let state = &mut state.0[tile.lanes()];
-        pass.start(tile, state);
+        let Self { pass, plan, group } = self;
         let last = plan.chunks() - 1;
-        for chunk in 0..last {
-            let mut before = Lanes::zero();
-            let before = &mut before.0[tile.lanes()];
-            before.copy_from_slice(state);
-            let mut fold = Fold {
-                factor: &mut factor.0[tile.lanes()],
-                offset: &mut offset.0[tile.lanes()],
-                lead: tile.lead,
-            };
-            fold.reset();
-            let mut walk = Walk { state, fold: Some(fold), write: true, ahead: plan.ahead };
-            // SAFETY: every tile is walked through by one task.
-            unsafe { pass.walk::<I>(tile, plan.chunk(chunk), &mut walk) };
-
-            let forgets = pass.forgets(tile.batch, plan.chunk(chunk));
-            let maps = factor.0[tile.lanes()].iter().zip(&offset.0[tile.lanes()]);
-            for ((state, &before), (&factor, &offset)) in
-                state.iter_mut().zip(before.iter()).zip(maps)
-            {
-                *state = apply(forgets, factor, offset, before).unwrap_or(*state);
+        let mut tiles: Vec<Traveller<P::Element>> =
+            plan.group(group).map(|tile| Traveller::new(pass, tile, last > 0)).collect();
+        for chunk in 0..=last {
+            if chunk == last {
+                // The map of the last chunk is not needed.
+                tiles.iter_mut().for_each(|tile| tile.map = None);
+            }
+            tiles.iter_mut().for_each(Traveller::enter);
+            let positions = plan.chunk(chunk);
+            // One tile alone has nobody to wait for.
+            let block_len = if tiles.len() > 1 { plan.block_len } else { positions.len() };
+            for begin in positions.clone().step_by(block_len) {
+                let block = begin..(begin + block_len).min(positions.end);
+                for tile in &mut tiles {
+                    // SAFETY: every tile is walked through by one task.
+                    unsafe { tile.walk::<I, P>(pass, block.clone(), plan.ahead) };
+                }
+            }
+            for tile in &mut tiles {
+                tile.leave(tile.map.is_some() && pass.forgets(tile.tile.batch, positions.clone()));
             }
         }
-        let mut walk = Walk { state, fold: None, write: true, ahead: plan.ahead };
-        // SAFETY: every tile is walked through and finished by one task.
-        unsafe {
-            pass.walk::<I>(tile, plan.chunk(last), &mut walk);
-            pass.finish(tile, walk.state);
+        for tile in &tiles {
+            // SAFETY: every tile is finished by one task.
+            unsafe { pass.finish(tile.tile, &tile.state.0[tile.tile.lanes()]) };
         }
         fence();
     }

@@ -53,6 +53,10 @@ pub use simple::Simple;
 /// Tokens from one state that the forward pass keeps to the next.
 pub const CHECKPOINT_LEN: usize = 32;
 
+/// Tokens that some channels walk through before the next channels of a row have their turn: a multiple of
+/// [`CHECKPOINT_LEN`], and long enough that beginning anew costs nothing.
+const BLOCK_LEN: usize = 2 * CHECKPOINT_LEN;
+
 /// How the decay of a [`GateLoop`] comes from z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(u32)]

@@ -11,7 +11,7 @@ use super::adjoint::Backward;
 use super::forward::Forward;
 use super::kind::Kind;
 use super::planes::MAX_WIDTH;
-use super::{CHECKPOINT_LEN, GateMode, MaxHeads, Real, Rows, RowsMut, Simple};
+use super::{BLOCK_LEN, CHECKPOINT_LEN, GateMode, MaxHeads, Real, Rows, RowsMut, Simple};
 
 /// A fused operator over borrowed rows: [`GateLoop`] or [`SimpleGateLoop`].
 ///
@@ -254,6 +254,7 @@ impl<'a, K: Kind> Operator<'a, K> {
             threads: self.threads.threads(),
             misalignment: 0,
             streamed,
+            block_len: BLOCK_LEN,
         })
     }
 
