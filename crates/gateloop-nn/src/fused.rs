@@ -308,9 +308,9 @@ impl Function for FusedFunction {
             (actual, _) => return Err(kind_error(actual)),
         };
         let (projections, state) = inputs.split_at(self.projections());
-        projections.iter().for_each(|input| saved.push(input));
-        saved.push(&checkpoints);
-        state.iter().for_each(|state| saved.push(state));
+        for tensor in projections.iter().chain([&checkpoints]).chain(state) {
+            saved.push(tensor);
+        }
         Ok(outputs)
     }
 
@@ -322,13 +322,12 @@ impl Function for FusedFunction {
     ) -> Result<Vec<Option<Tensor>>> {
         let n = self.projections();
         let kept = Kept { inputs: &saved[..n], checkpoints: &saved[n], state: saved.get(n + 1) };
-        let dy = match &grad_outputs[0] {
-            Some(dy) => dy.shallow_clone(),
-            None => {
-                let ScanShape { batch, seqlen, channels, .. } = self.shape;
-                let dims = [batch as i64, seqlen as i64, channels as i64];
-                Tensor::f_zeros(dims, (saved[0].kind(), saved[0].device()))?
-            }
+        let dy = if let Some(dy) = &grad_outputs[0] {
+            dy.shallow_clone()
+        } else {
+            let ScanShape { batch, seqlen, channels, .. } = self.shape;
+            let dims = [batch as i64, seqlen as i64, channels as i64];
+            Tensor::f_zeros(dims, (saved[0].kind(), saved[0].device()))?
         };
         let last = grad_outputs[1].as_ref();
         match (saved[0].kind(), self.is_complex) {

@@ -3,9 +3,10 @@
 use crate::oracle::{self, C};
 use gateloop_scan::ScanShape;
 use gateloop_scan::cuda::{
-    Array, Cuda, CudaError, DeviceVec, Dims, Dtype, GateLoopAdjointArgs, GateLoopArgs, GateMode,
-    Operation, RawWorkspace, ScanAdjointArgs, ScanArgs, Stream,
+    Array, Cuda, CudaError, DeviceVec, Dims, Dtype, GateLoopAdjointArgs, GateLoopArgs, Operation,
+    RawWorkspace, ScanAdjointArgs, ScanArgs, Stream,
 };
+use gateloop_scan::gate_loop::GateMode;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

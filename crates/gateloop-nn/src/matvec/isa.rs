@@ -12,10 +12,10 @@ pub(super) trait Isa: Copy {
     type Vector: Copy;
 
     fn zero(self) -> Self::Vector;
-    fn from_f32(self, values: &[f32; LANES]) -> Self::Vector;
+    fn load_f32(self, values: &[f32; LANES]) -> Self::Vector;
     /// From the upper halves of f32.
-    fn from_bf16(self, bits: &[u16; LANES]) -> Self::Vector;
-    fn from_i8(self, values: &[i8; LANES]) -> Self::Vector;
+    fn load_bf16(self, bits: &[u16; LANES]) -> Self::Vector;
+    fn load_i8(self, values: &[i8; LANES]) -> Self::Vector;
     /// a b + c, rounded once where the machine can.
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     fn sum(self, values: Self::Vector) -> f32;
@@ -56,17 +56,17 @@ impl Isa for Portable {
     }
 
     #[inline(always)]
-    fn from_f32(self, values: &[f32; LANES]) -> Self::Vector {
+    fn load_f32(self, values: &[f32; LANES]) -> Self::Vector {
         *values
     }
 
     #[inline(always)]
-    fn from_bf16(self, bits: &[u16; LANES]) -> Self::Vector {
+    fn load_bf16(self, bits: &[u16; LANES]) -> Self::Vector {
         bits.map(|bits| f32::from_bits(u32::from(bits) << 16))
     }
 
     #[inline(always)]
-    fn from_i8(self, values: &[i8; LANES]) -> Self::Vector {
+    fn load_i8(self, values: &[i8; LANES]) -> Self::Vector {
         values.map(f32::from)
     }
 
@@ -82,6 +82,8 @@ impl Isa for Portable {
     }
 }
 
+// The casts are for loads that need no alignment.
+#[allow(clippy::cast_ptr_alignment)]
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{Isa, Kernel, LANES};
@@ -119,14 +121,14 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn from_f32(self, values: &[f32; LANES]) -> Self::Vector {
+        fn load_f32(self, values: &[f32; LANES]) -> Self::Vector {
             let from = values.as_ptr();
             // SAFETY: `self` exists only where the machine has AVX2; both halves lie in `values`.
             unsafe { [_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))] }
         }
 
         #[inline(always)]
-        fn from_bf16(self, bits: &[u16; LANES]) -> Self::Vector {
+        fn load_bf16(self, bits: &[u16; LANES]) -> Self::Vector {
             let from = bits.as_ptr().cast::<__m128i>();
             // SAFETY: `self` exists only where the machine has AVX2; both halves lie in `bits`, and
             // the loads need no alignment.
@@ -141,7 +143,7 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn from_i8(self, values: &[i8; LANES]) -> Self::Vector {
+        fn load_i8(self, values: &[i8; LANES]) -> Self::Vector {
             let from = values.as_ptr().cast::<__m128i>();
             // SAFETY: `self` exists only where the machine has AVX2; both halves lie in `values`, and
             // the loads need no alignment.
@@ -185,13 +187,13 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn from_f32(self, values: &[f32; LANES]) -> Self::Vector {
+        fn load_f32(self, values: &[f32; LANES]) -> Self::Vector {
             // SAFETY: `self` exists only where the machine has AVX-512F; no alignment is needed.
             unsafe { _mm512_loadu_ps(values.as_ptr()) }
         }
 
         #[inline(always)]
-        fn from_bf16(self, bits: &[u16; LANES]) -> Self::Vector {
+        fn load_bf16(self, bits: &[u16; LANES]) -> Self::Vector {
             // SAFETY: `self` exists only where the machine has AVX-512F; no alignment is needed.
             unsafe {
                 let all = _mm256_loadu_si256(bits.as_ptr().cast::<__m256i>());
@@ -200,7 +202,7 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn from_i8(self, values: &[i8; LANES]) -> Self::Vector {
+        fn load_i8(self, values: &[i8; LANES]) -> Self::Vector {
             // SAFETY: `self` exists only where the machine has AVX-512F; no alignment is needed.
             unsafe {
                 let all = _mm_loadu_si128(values.as_ptr().cast());

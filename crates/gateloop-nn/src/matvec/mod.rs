@@ -3,6 +3,9 @@
 //! libtorch's matrix products pack their operands, which pays for many rows and costs as much as the
 //! product for one. Here every weight is read once, in the order of memory, by all threads.
 
+// A kernel is compiled for the instruction set of the function that it is inlined into.
+#![allow(clippy::inline_always)]
+
 mod isa;
 mod team;
 mod tile;

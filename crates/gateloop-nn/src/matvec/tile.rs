@@ -11,7 +11,7 @@ pub(super) trait Weight: Copy + Default + Sync {
 impl Weight for f32 {
     #[inline(always)]
     fn widen<I: Isa>(isa: I, from: &[Self; LANES]) -> I::Vector {
-        isa.from_f32(from)
+        isa.load_f32(from)
     }
 }
 
@@ -19,14 +19,14 @@ impl Weight for f32 {
 impl Weight for u16 {
     #[inline(always)]
     fn widen<I: Isa>(isa: I, from: &[Self; LANES]) -> I::Vector {
-        isa.from_bf16(from)
+        isa.load_bf16(from)
     }
 }
 
 impl Weight for i8 {
     #[inline(always)]
     fn widen<I: Isa>(isa: I, from: &[Self; LANES]) -> I::Vector {
-        isa.from_i8(from)
+        isa.load_i8(from)
     }
 }
 
@@ -75,7 +75,7 @@ fn accumulate<I: Isa, W: Weight, const R: usize, const M: usize>(
 ) {
     let mut x_wide = [isa.zero(); M];
     for m in 0..M {
-        x_wide[m] = isa.from_f32(&x[m][i]);
+        x_wide[m] = isa.load_f32(&x[m][i]);
     }
     for r in 0..R {
         let w_wide = W::widen(isa, &w[r][i]);

@@ -96,7 +96,9 @@ impl<P: Pass> Kernel for Through<'_, P> {
         for chunk in 0..=last {
             if chunk == last {
                 // The map of the last chunk is not needed.
-                tiles.iter_mut().for_each(|tile| tile.map = None);
+                for tile in &mut tiles {
+                    tile.map = None;
+                }
             }
             tiles.iter_mut().for_each(Traveller::enter);
             let positions = plan.chunk(chunk);

@@ -42,7 +42,7 @@ pub trait Arithmetic: Sized {
 }
 
 macro_rules! arithmetic {
-    ($real:ident, $log2e:expr, [$ln2_high:literal, $ln2_low:literal], $coefficients:expr,
+    ($real:ident, $log2e:expr, [$ln2_high:expr, $ln2_low:expr], $coefficients:expr,
      $bounds:expr) => {
         impl Arithmetic for $real {
             const TINY: Self = $bounds[0];
@@ -78,7 +78,7 @@ macro_rules! arithmetic {
                 let shifted = x * $log2e + ROUNDER;
                 let n = shifted - ROUNDER;
                 // ln 2 in two parts: the product with the first one is exact (Cody and Waite).
-                let r = x - n * $ln2_high - n * $ln2_low;
+                let r = x - n * ($ln2_high) - n * ($ln2_low);
                 // The Taylor series: on so short an interval its rest is below half an ulp.
                 let mut p: $real = 0.0;
                 for c in $coefficients {
@@ -127,7 +127,7 @@ const SERIES_F64: [f64; 14] = inverse_factorials::<14>();
 arithmetic!(
     f32,
     core::f32::consts::LOG2_E,
-    [0.693_359_375, -2.121_944_4e-4],
+    [355.0 / 512.0, -2.121_944_4e-4],
     SERIES_F32,
     [1e-37, 1e-28, 1e18, 1_180_591_620_717_411_303_424.0]
 );
