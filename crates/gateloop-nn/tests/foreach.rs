@@ -209,7 +209,9 @@ fn cleared_gradients_are_none_and_come_back() -> TestResult {
     let leaves: Vec<Tensor> =
         tensors(1, Kind::Float).into_iter().map(|x| x.set_requires_grad(true)).collect();
     for round in 0..2 {
-        leaves.iter().for_each(|leaf| leaf.square().sum(Kind::Float).backward());
+        for leaf in &leaves {
+            leaf.square().sum(Kind::Float).backward();
+        }
         for leaf in &leaves {
             // Not added to those of the round before.
             assert_close("grad", &leaf.grad(), &(leaf.detach() * 2.0), tolerance(Kind::Float, 1));

@@ -37,7 +37,7 @@ fn values_and_gradients_are_libtorchs() -> TestResult {
                 let y = norm.forward(&x)?;
                 let expected = by_libtorch(kind, &x, &gamma);
                 // A sum over the features, and its root.
-                let allowed = tolerance(dtype, dim as usize).times(2.0);
+                let allowed = tolerance(dtype, dim).times(2.0);
                 assert_close("y", &y, &expected, allowed);
                 let got = Tensor::f_run_backward(
                     &[(&y * &weights).sum(dtype)],
@@ -51,8 +51,8 @@ fn values_and_gradients_are_libtorchs() -> TestResult {
                     false,
                     false,
                 )?;
-                let rows = x.numel() / dim as usize;
-                let allowed = tolerance(dtype, rows.max(dim as usize)).times(4.0);
+                let rows = x.numel() as i64 / dim;
+                let allowed = tolerance(dtype, rows.max(dim)).times(4.0);
                 assert_close("dx", &got[0], &want[0], allowed);
                 assert_close("dgamma", &got[1], &want[1], allowed);
             }

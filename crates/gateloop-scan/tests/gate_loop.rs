@@ -72,7 +72,7 @@ impl<R: Real> Case<R> {
                 .collect()
         };
         let (h0, dh_last) = (state(0), state(1));
-        Self { has_h0, packed, z, dy, h0, dh_last, loops }
+        Self { loops, has_h0, packed, z, dy, h0, dh_last }
     }
 
     fn shape(&self) -> ScanShape {
