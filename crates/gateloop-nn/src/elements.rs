@@ -66,6 +66,9 @@ impl Elements {
 
     /// The elements in row-major order.
     pub(crate) fn slice<E: TensorElement>(&self) -> &[E] {
+        if self.0.numel() == 0 {
+            return &[]; // Its pointer is null.
+        }
         // SAFETY: `of` checked the device, the kind and contiguity; the tensor is alive as long as
         // self, and nothing in this crate writes to an operand.
         unsafe { slice::from_raw_parts(self.0.data_ptr().cast::<E>().cast_const(), self.0.numel()) }
@@ -89,10 +92,11 @@ impl StoredElement for i8 {
     const KIND: Kind = Kind::Int8;
 }
 
-/// The elements of a stored tensor where they lie; `None` unless it is contiguous, on the CPU and of
-/// kind E.
+/// The elements of a stored tensor where they lie; `None` unless it has some, contiguous, on the CPU and
+/// of kind E.
 pub(crate) fn stored<E: StoredElement>(tensor: &Tensor) -> Option<&[E]> {
     let fits = tensor.device() == Device::Cpu
+        && tensor.numel() > 0
         && tensor.kind() == E::KIND
         && tensor.is_contiguous()
         && !tensor.is_neg();
@@ -119,6 +123,9 @@ impl<E: TensorElement> Output<E> {
     /// The elements in row-major order.
     pub(crate) fn slice_mut(&mut self) -> &mut [E] {
         let (data, len) = (self.tensor.data_ptr().cast::<E>(), self.tensor.numel());
+        if len == 0 {
+            return &mut []; // Its pointer is null.
+        }
         // SAFETY: the tensor was made by `new`: contiguous, of kind E, on the CPU, with no other
         // handle. Every bit pattern is a valid E.
         unsafe { slice::from_raw_parts_mut(data, len) }

@@ -114,7 +114,51 @@ impl Function for SwishGate {
         let Some(d) = &grad_outputs[0] else { return Ok(vec![None, None]) };
         let (y, g) = (&saved[0], &saved[1]);
         let dy = needs_grad[0].then(|| g.f_silu()?.f_mul_(d)).transpose()?;
-        let dg = needs_grad[1].then(|| d.f_mul(y)?.f_silu_backward(g)).transpose()?;
+        let dg = needs_grad[1].then(|| g.f_silu_backward(&d.f_mul(y)?)).transpose()?;
         Ok(vec![dy, dg])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{gelu_linear, swish_gate};
+    use crate::error::Result;
+    use crate::linear::{Bias, Linear};
+    use tch::{Device, Kind, Tensor, nn};
+
+    /// The gradients of a weighted sum of `y`, one for each leaf.
+    fn gradients(y: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Tensor>> {
+        let weights =
+            Tensor::arange(y.numel() as i64, (Kind::Double, Device::Cpu)).view_as(y).sin();
+        Ok(Tensor::f_run_backward(&[(y * weights).sum(Kind::Double)], leaves, false, false)?)
+    }
+
+    fn assert_same(ours: &[Tensor], libtorchs: &[Tensor]) {
+        for (ours, libtorchs) in ours.iter().zip(libtorchs) {
+            assert!(ours.allclose(libtorchs, 1e-12, 1e-14, false), "{ours:?} {libtorchs:?}");
+        }
+    }
+
+    #[test]
+    fn gradients_are_those_of_the_operations_one_by_one() -> Result<()> {
+        let leaf = |shape: &[i64]| {
+            Tensor::randn(shape, (Kind::Double, Device::Cpu)).set_requires_grad(true)
+        };
+        let (y, g) = (leaf(&[2, 3, 5]), leaf(&[2, 3, 5]));
+        let (ours, theirs) = (swish_gate(&y, &g)?, &y * g.silu());
+        assert_same(&gradients(&ours, &[&y, &g])?, &gradients(&theirs, &[&y, &g])?);
+
+        let mut vs = nn::VarStore::new(Device::Cpu);
+        let map = Linear::new(&vs.root(), 5, 4, Bias::With)?;
+        vs.double();
+        let parameters = vs.variables();
+        let (weight, bias) = (&parameters["weight"], &parameters["bias"]);
+        for approximation in ["none", "tanh"] {
+            let ours = gelu_linear(&y, approximation, &map)?;
+            let theirs = y.gelu(approximation).linear(weight, Some(bias));
+            let leaves = [&y, weight, bias];
+            assert_same(&gradients(&ours, &leaves)?, &gradients(&theirs, &leaves)?);
+        }
+        Ok(())
     }
 }

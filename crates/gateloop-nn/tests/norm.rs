@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{TestResult, assert_bits, assert_close, leaf, tensor, tolerance};
+use common::{
+    TestResult, assert_bits, assert_close, assert_close_at_scale, largest, leaf, tensor, tolerance,
+};
 use gateloop_nn::{RmsNorm, RmsNormKind};
 use tch::{Device, Kind, Tensor, nn};
 
@@ -53,7 +55,10 @@ fn values_and_gradients_are_libtorchs() -> TestResult {
                 )?;
                 let rows = x.numel() as i64 / dim;
                 let allowed = tolerance(dtype, rows.max(dim)).times(4.0);
-                assert_close("dx", &got[0], &want[0], allowed);
+                // Where a row has one feature its two terms cancel.
+                let size = &weights * &gamma * (dim as f64).sqrt()
+                    / x.norm_scalaropt_dim(2.0, [-1i64], true);
+                assert_close_at_scale("dx", &got[0], &want[0], largest(&size), allowed);
                 assert_close("dgamma", &got[1], &want[1], allowed);
             }
         }
