@@ -19,8 +19,6 @@ pub(crate) struct Options {
     pub(crate) mode: GateMode,
     /// Whether time runs from the last token to the first.
     pub(crate) reverse: bool,
-    /// How much of its gradient z receives.
-    pub(crate) fraction: f64,
 }
 
 /// GateLoop with heads of width 1: `y` and the last state.
@@ -152,7 +150,6 @@ impl FusedFunction {
         let [q, k, v] = Rows::contiguous("qkv", qkv.slice(), self.wide(3)?)?.split("qkv")?;
         let z = Rows::contiguous("z", z.slice(), self.wide(2)?)?;
         let operator = GateLoop::new(q, k, v, z)?.with_mode(self.options.mode).on(&TorchThreads);
-        let operator = operator.with_gate_gradient(R::narrow(self.options.fraction.into()));
         Ok(if self.options.reverse { operator.reversed() } else { operator })
     }
 

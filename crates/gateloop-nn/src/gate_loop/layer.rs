@@ -168,11 +168,11 @@ impl GateLoop {
             [&self.to_qkv, &self.to_a].into_iter().chain(&self.to_gates).collect();
         let projected = forward_all(&maps, x)?;
         let (qkv, z) = (&projected[0], &projected[1]);
+        let z = scale_gradient(z, self.config.frac_gradient_state_transition)?;
         let (mut y, state) = if self.is_fused() && x.device() == Device::Cpu {
-            self.run_fused(qkv, z, state, transition)?
+            self.run_fused(qkv, &z, state, transition)?
         } else {
-            let fraction = self.config.frac_gradient_state_transition;
-            let z = scale_gradient(z, fraction)?.f_view([batch, seqlen, self.heads, 2])?;
+            let z = z.f_view([batch, seqlen, self.heads, 2])?;
             let qkv = qkv.f_chunk(3, -1)?;
             if self.is_fused() {
                 self.run_on_cuda(&qkv, &z, state, transition)?
@@ -215,11 +215,7 @@ impl GateLoop {
         transition: TransitionMode,
     ) -> Result<(Tensor, Tensor)> {
         let kind = qkv.kind();
-        let options = fused::Options {
-            mode: gate_mode(transition),
-            reverse: false,
-            fraction: self.config.frac_gradient_state_transition,
-        };
+        let options = fused::Options { mode: gate_mode(transition), reverse: false };
         let batch = z.size()[0];
         let state = state.map(|state| self.flat_state(state, batch)).transpose()?;
         let (y, last) = fused::gate_loop(&widen(qkv)?, &widen(z)?, state.as_ref(), options)?;

@@ -19,26 +19,6 @@ pub(super) struct RmsNormFunction {
 /// a result does not depend on the number of threads.
 const BLOCK: usize = 64;
 
-/// The length of a row, and how much of it a change of the row along itself changes: 0 below the
-/// smallest length.
-fn length<R: Real>(kind: RmsNormKind, x: &[R]) -> f64 {
-    // Eight sums that do not wait for each other.
-    let mut sums = [0.0_f64; 8];
-    let (chunks, rest) = x.as_chunks::<8>();
-    for chunk in chunks {
-        for (sum, x) in sums.iter_mut().zip(chunk) {
-            let x = x.widen().re;
-            *sum += x * x;
-        }
-    }
-    let rest: f64 = rest.iter().map(|x| x.widen().re * x.widen().re).sum();
-    let square: f64 = sums.iter().sum::<f64>() + rest;
-    match kind {
-        RmsNormKind::Clamped => square.sqrt().max(MIN_LENGTH),
-        RmsNormKind::Epsilon => (square + EPSILON).sqrt(),
-    }
-}
-
 impl RmsNormFunction {
     fn run<R: TensorElement + Real + Div<Output = R>>(
         &self,
@@ -50,25 +30,40 @@ impl RmsNormFunction {
         let (x, gamma) = (x.slice::<R>(), gamma.slice::<R>());
         let dim = gamma.len();
         let scale = R::narrow((dim as f64).sqrt().into());
+        let lengths = self.lengths(&inputs[0])?;
+        let kept = Elements::of::<R>("lengths", &lengths)?;
+        let kept = kept.slice::<R>();
         let mut y = Output::<R>::new(&inputs[0].size())?;
-        let mut lengths = Output::<R>::new(&[(x.len() / dim) as i64])?;
-        let outputs = (y.slice_mut(), lengths.slice_mut());
-        for_each_piece(outputs, [BLOCK * dim, BLOCK], |block, y, lengths| {
+        let mut blocks = vec![(); kept.len().div_ceil(BLOCK)];
+        for_each_piece((y.slice_mut(), &mut blocks), [BLOCK * dim, 1], |block, y, _| {
             let x = &x[block * BLOCK * dim..][..y.len()];
-            for ((x, y), kept) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)).zip(lengths) {
-                let length = R::narrow(length(self.kind, x).into());
-                *kept = length;
+            let lengths = &kept[block * BLOCK..];
+            for ((x, y), &length) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)).zip(lengths) {
                 self.normalise((x, gamma), length, scale, y);
             }
         });
         saved.push(&inputs[0]);
         saved.push(&inputs[1]);
-        saved.push(&lengths.into_tensor());
+        saved.push(&lengths);
         Ok(vec![y.into_tensor()])
     }
 
-    /// In the order of the references' operations: their roundings are then ours, which matters where a
-    /// later layer divides by a small number, as a complex gate does.
+    /// The length of each row; of the epsilon kind its inverse. By libtorch, and below in the order of the
+    /// references' operations: their roundings are then ours, which matters where a later layer divides by
+    /// a small number, as a complex gate does.
+    fn lengths(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self.kind {
+            RmsNormKind::Clamped => {
+                x.f_norm_scalaropt_dim(2.0, [-1i64], true)?.f_clamp_min(MIN_LENGTH)?
+            }
+            RmsNormKind::Epsilon => x
+                .f_square()?
+                .f_sum_dim_intlist(-1i64, true, None::<Kind>)?
+                .f_add_scalar(EPSILON)?
+                .f_rsqrt()?,
+        })
+    }
+
     fn normalise<R: Real>(&self, (x, gamma): (&[R], &[R]), length: R, scale: R, y: &mut [R]) {
         match self.kind {
             RmsNormKind::Clamped => {
@@ -77,7 +72,7 @@ impl RmsNormFunction {
                 }
             }
             RmsNormKind::Epsilon => {
-                let inverse = R::ONE / length;
+                let inverse = length;
                 for ((y, &x), &gamma) in y.iter_mut().zip(x).zip(gamma) {
                     *y = x * inverse * gamma * scale;
                 }
@@ -128,7 +123,10 @@ impl RmsNormFunction {
         scale: R,
         (dx, sums): (&mut [R], &mut [R]),
     ) {
-        let inverse = R::ONE / length;
+        let inverse = match self.kind {
+            RmsNormKind::Clamped => R::ONE / length,
+            RmsNormKind::Epsilon => length,
+        };
         let mut dots = [R::ZERO; 8];
         let outputs = dx.iter_mut().zip(sums.iter_mut());
         let inputs = x.iter().zip(gamma).zip(dy);

@@ -138,7 +138,7 @@ impl SimpleGateLoop {
 
     fn run_fused(&self, packed: &Tensor, state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         let (mode, reverse) = (GateMode::default(), self.config.reverse);
-        let options = fused::Options { mode, reverse, fraction: 1.0 };
+        let options = fused::Options { mode, reverse };
         let (y, h_last) = fused::simple_gate_loop(&widen(packed)?, state, options)?;
         Ok((y.f_to_kind(packed.kind())?, h_last))
     }
