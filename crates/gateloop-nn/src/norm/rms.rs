@@ -94,10 +94,10 @@ impl RmsNormFunction {
         let (x, gamma, dy) = (x.slice::<R>(), gamma.slice::<R>(), dy.slice::<R>());
         let lengths = lengths.slice::<R>();
         let dim = gamma.len();
-        let scale = R::narrow((dim as f64).sqrt().into());
+        let scale = (dim as f64).sqrt();
         let mut dx = Output::<R>::new(&saved[0].size())?;
         // One row of sums a block.
-        let mut sums = vec![R::ZERO; lengths.len().div_ceil(BLOCK) * dim];
+        let mut sums = vec![0.0_f64; lengths.len().div_ceil(BLOCK) * dim];
         for_each_piece((dx.slice_mut(), &mut sums), [BLOCK * dim, dim], |block, dx, sums| {
             let rows = block * BLOCK * dim..block * BLOCK * dim + dx.len();
             let rows = x[rows.clone()].chunks_exact(dim).zip(dy[rows].chunks_exact(dim));
@@ -107,43 +107,38 @@ impl RmsNormFunction {
             }
         });
         let mut dgamma = Output::<R>::new(&saved[1].size())?;
-        dgamma.slice_mut().fill(R::ZERO);
-        for sums in sums.chunks_exact(dim) {
-            for (total, &sum) in dgamma.slice_mut().iter_mut().zip(sums) {
-                *total = *total + sum;
-            }
+        for (i, total) in dgamma.slice_mut().iter_mut().enumerate() {
+            *total = R::narrow(sums.chunks_exact(dim).map(|sums| sums[i]).sum::<f64>().into());
         }
         Ok([dx.into_tensor(), dgamma.into_tensor()])
     }
 
+    /// In double precision whatever the elements: the two terms may nearly cancel.
     fn row_adjoint<R: Real>(
         &self,
         (x, gamma, dy): (&[R], &[R], &[R]),
         length: R,
-        scale: R,
-        (dx, sums): (&mut [R], &mut [R]),
+        scale: f64,
+        (dx, sums): (&mut [R], &mut [f64]),
     ) {
+        let wide = |x: R| x.widen().re;
         let inverse = match self.kind {
-            RmsNormKind::Clamped => R::ONE / length,
-            RmsNormKind::Epsilon => length,
+            RmsNormKind::Clamped => 1.0 / wide(length),
+            RmsNormKind::Epsilon => wide(length),
         };
-        let mut dots = [R::ZERO; 8];
-        let outputs = dx.iter_mut().zip(sums.iter_mut());
-        let inputs = x.iter().zip(gamma).zip(dy);
-        for (i, ((dx, sum), ((&x, &gamma), &dy))) in outputs.zip(inputs).enumerate() {
-            let (u, weighted) = (x * inverse, gamma * dy);
-            *dx = weighted;
-            *sum = *sum + u * dy * scale;
-            dots[i % 8] = dots[i % 8] + u * weighted;
+        // Sums that do not wait for each other.
+        let mut dots = [0.0; 8];
+        for (i, (((&x, &gamma), &dy), sum)) in x.iter().zip(gamma).zip(dy).zip(sums).enumerate() {
+            let along = wide(x) * inverse * wide(dy);
+            *sum += along * scale;
+            dots[i % 8] += along * wide(gamma);
         }
-        let dot = dots.into_iter().fold(R::ZERO, |sum, dot| sum + dot);
         // A length that was raised to the smallest one does not turn with x.
-        let is_clamped =
-            self.kind == RmsNormKind::Clamped && length <= R::narrow(MIN_LENGTH.into());
-        let dot = if is_clamped { R::ZERO } else { dot };
-        let factor = scale * inverse;
-        for (dx, &x) in dx.iter_mut().zip(x) {
-            *dx = (*dx - x * inverse * dot) * factor;
+        let is_clamped = self.kind == RmsNormKind::Clamped && wide(length) <= MIN_LENGTH;
+        let dot = if is_clamped { 0.0 } else { dots.iter().sum::<f64>() };
+        for (((dx, &x), &gamma), &dy) in dx.iter_mut().zip(x).zip(gamma).zip(dy) {
+            let term = wide(gamma) * wide(dy) - wide(x) * inverse * dot;
+            *dx = R::narrow((term * inverse * scale).into());
         }
     }
 }
