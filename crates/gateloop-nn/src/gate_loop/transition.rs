@@ -99,12 +99,8 @@ impl StateTransition {
 /// ln sigmoid(x) = -ln(1 + e^{-x}) for x that is not negative.
 ///
 /// libtorch's own `log_sigmoid` wakes all its threads for a handful of numbers, and they then stand in
-/// the way of those that multiply the weights of a decoding step. In training its gradient is rounded as the
-/// reference's is.
+/// the way of those that multiply the weights of a decoding step.
 fn log_sigmoid(x: &Tensor) -> Result<Tensor> {
-    if x.requires_grad() {
-        return Ok(x.f_log_sigmoid()?);
-    }
     Ok(x.f_neg()?.f_softplus()?.f_neg()?)
 }
 
