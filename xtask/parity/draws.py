@@ -30,6 +30,17 @@ def weights(case, initial):
     return drawn
 
 
+def neighbour(case, weights, index):
+    """The same weights, every other one an ulp off: a model as good as the same, whose runs round otherwise."""
+    return {name: jitter(generator(case.seed, f"neighbour.{index}.{name}"), x) for name, x in weights.items()}
+
+
+def jitter(draw, x):
+    moved = np.nextafter(x, np.float32(np.inf) * draw.choice(np.float32([-1, 1]), x.shape))
+    # What is exactly zero is so on purpose.
+    return np.where((x == 0) | (draw.random(x.shape) < 0.5), x, moved)
+
+
 def weight(case, name, initial):
     kind = name.split(".")[-1]
     if kind == "freqs":

@@ -34,3 +34,8 @@ def demand_finite(quantities):
     bad = [name for name, x in quantities.items() if not np.isfinite(x).all()]
     if bad:
         raise Problem(f"the reference in f64 gives NaN or infinity for {', '.join(bad)}")
+
+
+def typical_errors(runs):
+    """The RMS of the errors of several runs, by quantity."""
+    return {name: min(rms(np.array([run[name] for run in runs])), INFINITE) for name in runs[0]}

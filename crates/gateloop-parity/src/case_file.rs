@@ -25,9 +25,13 @@ pub struct Case {
     /// Ablations at the call.
     #[serde(default)]
     pub call: Call,
-    /// For each quantity, how far the reference in single precision is from itself in double.
+    /// For each quantity, how far the reference in single precision is from itself in double: the RMS over
+    /// several runs whose weights differ by an ulp.
     #[serde(default)]
     pub reference: BTreeMap<String, f64>,
+    /// The same of the first of these runs alone.
+    #[serde(default)]
+    pub once: BTreeMap<String, f64>,
     /// The optimiser's settings of a trajectory.
     #[serde(default)]
     pub optimizer: Value,

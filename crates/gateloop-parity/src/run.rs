@@ -51,9 +51,10 @@ pub fn check(path: &Path, back: Option<&Path>) -> Result<Report, ParityError> {
     };
     // The reference's Heinsen form takes logarithms in single precision, whatever the rest is in.
     let is_exact = file.case.options.get("engine").is_none_or(|e| e != "heinsen_as_reference");
-    for (name, (single, double)) in errors {
-        let reference = file.case.reference.get(&name).copied().unwrap_or(0.0);
-        report.quantities.push(Quantity::new(name, single, double, reference, is_exact));
+    for (name, ours) in errors {
+        let of = |errors: &BTreeMap<String, f64>| errors.get(&name).copied().unwrap_or(0.0);
+        let reference = (of(&file.case.reference), of(&file.case.once));
+        report.quantities.push(Quantity::new(name, ours, reference, is_exact));
     }
     if let Some(folder) = back {
         write_back(folder, &file, &held)?;

@@ -74,7 +74,9 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 
     let mut outcome = Outcome::default();
     let tier = if options.quick { &["--quick"][..] } else { &[] };
-    let arguments = [tier, &["--filter", &options.filter]].concat();
+    // In one word: a text that begins with a dash would be taken for an option.
+    let filter = format!("--filter={}", options.filter);
+    let arguments = [tier, &[filter.as_str()]].concat();
     let cases = folder.join("cases");
     outcome.versions = programs.write_cases(&children, &python, &cases, &arguments)?;
 

@@ -22,6 +22,8 @@ pub(super) struct Case {
     pub(super) output: Pair,
     /// The gradient that comes nearest to what is allowed: our error and the reference's.
     pub(super) gradient: Pair,
+    /// Quantities that would be beyond what is allowed if the reference had been run but once.
+    pub(super) beyond_once: usize,
     /// The largest error in double precision.
     pub(super) double: f64,
     pub(super) greedy: Option<(u64, u64)>,
@@ -170,6 +172,7 @@ fn case(line: &Value) -> Case {
     let listed = report["problems"].as_array().into_iter().flatten();
     problems.extend(listed.filter_map(|p| Some(p.as_str()?.to_owned())));
     let (mut output, mut gradient, mut double): (Pair, Pair, f64) = Default::default();
+    let mut beyond_once = 0;
     let quantities = report["quantities"].as_array().map(Vec::as_slice).unwrap_or_default();
     for quantity in quantities {
         let number = |key: &str| quantity[key].as_f64().unwrap_or(f64::INFINITY);
@@ -181,6 +184,8 @@ fn case(line: &Value) -> Case {
             gradient = pair;
         }
         double = double.max(number("ours_f64"));
+        let once = Pair { ours: pair.ours, reference: number("once") };
+        beyond_once += usize::from(once.used() > 1.0);
         if quantity["ok"] != true {
             problems.push(format!(
                 "{quantity_name}: error {:.1e}, the reference's own {:.1e}; in f64 {:.1e}",
@@ -196,7 +201,17 @@ fn case(line: &Value) -> Case {
     if let Some((equal, all)) = greedy.filter(|(equal, all)| equal != all) {
         problems.push(format!("greedy generation differs after {equal} of {all} tokens"));
     }
-    Case { name, count: quantities.len(), output, gradient, double, greedy, back: None, problems }
+    Case {
+        name,
+        count: quantities.len(),
+        output,
+        gradient,
+        beyond_once,
+        double,
+        greedy,
+        back: None,
+        problems,
+    }
 }
 
 #[cfg(test)]
@@ -206,8 +221,8 @@ mod tests {
 
     fn line(ours: f64, ok: bool) -> Value {
         json!({"ok": ok, "report": {"case": "a", "problems": [], "greedy": [3, 4], "quantities": [
-            {"name": "y", "ours": 1e-7, "reference": 2e-7, "ours_f64": 1e-16, "ok": true},
-            {"name": "grad.w", "ours": ours, "reference": 1e-7, "ours_f64": 2e-16, "ok": ok},
+            {"name": "y", "ours": 1e-7, "reference": 2e-7, "once": 1e-7, "ours_f64": 1e-16, "ok": true},
+            {"name": "grad.w", "ours": ours, "reference": 1e-7, "once": 2e-7, "ours_f64": 2e-16, "ok": ok},
         ]}})
     }
 

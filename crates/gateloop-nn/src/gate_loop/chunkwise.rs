@@ -10,16 +10,16 @@
 //! and `cos(p[i]-p[j]) (q[i].k[j])` is one product of `[q cos p, q sin p]` with `[k cos p, k sin p]`.
 //! Derivation: docs/math.md.
 //!
-//! The sums are taken in double precision, and phases are brought back to one turn, before they go on in
-//! the operands' precision: a sum of 64 phases in f32 would leave five digits of the angle. They are
-//! as many as there are tokens and heads, so this costs nothing beside the products. Every exponent
-//! is a sum of ln|a| over a range of tokens, never positive.
+//! The sums, their exponentials, sines and cosines are taken in double precision before they go on in the
+//! operands': a sum of 64 phases in f32 would leave five digits of the angle. They are as many as there
+//! are tokens and heads, so this costs nothing beside the products. Every exponent is a sum of ln|a| over a
+//! range of tokens, never positive.
 
 use super::operator::{Dims, Operands, state_or_zeros};
 use super::polar::exp_polar;
+use super::within::{Rotation, within_chunk};
 use crate::error::Result;
 use crate::scan::scan;
-use std::f64::consts::TAU;
 use tch::{Kind, Tensor};
 
 /// Shorter chunks leave the matrix products too small to run at speed.
@@ -42,14 +42,9 @@ struct Chunks {
 }
 
 impl Chunks {
-    /// Sums in the operands' precision.
-    fn narrow(&self, sums: &Tensor) -> Result<Tensor> {
-        Ok(sums.f_to_kind(self.q.kind())?)
-    }
-
-    /// Sums of phases as angles within one turn, in the operands' precision.
-    fn angle(&self, sums: &Tensor) -> Result<Tensor> {
-        self.narrow(&sums.f_remainder(TAU)?)
+    /// What was computed in double precision, in the operands'.
+    fn narrow(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_to_kind(self.q.kind())?)
     }
 }
 
@@ -60,14 +55,10 @@ pub(super) fn run(
     chunk_len: i64,
 ) -> Result<(Tensor, Tensor)> {
     let chunks = cut(operands, dims, chunk_len)?;
-    let angle = chunks.angle(&chunks.phase)?.f_unsqueeze(-1)?;
-    let (cos, sin) = (angle.f_cos()?, angle.f_sin()?);
-    let rotate = |x: &Tensor| Tensor::f_cat(&[x.f_mul(&cos)?, x.f_mul(&sin)?], -1);
-    let (q2, k2) = (rotate(&chunks.q)?, rotate(&chunks.k)?); // [B, H, N, C, 2d]
-
     let (entry, last) = states(&chunks, &state_or_zeros(state, operands.q, dims)?, dims)?;
-    let within = within_chunks(&chunks, &q2, &k2)?;
-    let fading = chunks.narrow(&chunks.log_a)?.f_exp()?.f_unsqueeze(-1)?;
+    let within = within_chunk([&chunks.q, &chunks.k, &chunks.v], &chunks.log_a, &chunks.phase)?;
+    let q2 = Rotation::by(&chunks.phase, chunks.q.kind())?.of(&chunks.q)?; // [B, H, N, C, 2d]
+    let fading = chunks.narrow(&chunks.log_a.f_exp()?)?.f_unsqueeze(-1)?;
     let from_state = q2.f_matmul(&entry)?.f_mul(&fading)?;
     let y = within
         .f_add(&from_state)?
@@ -103,23 +94,6 @@ fn cut(operands: &Operands<'_>, dims: &Dims, chunk_len: i64) -> Result<Chunks> {
     })
 }
 
-/// What the tokens of a chunk say to the later tokens of the same chunk: [B, H, N, C, d].
-fn within_chunks(chunks: &Chunks, q2: &Tensor, k2: &Tensor) -> Result<Tensor> {
-    let c = chunks.v.size()[3];
-    let future = Tensor::f_ones([c, c], (Kind::Bool, chunks.v.device()))?.f_triu(1)?;
-    // A difference of long sums in single precision would have lost their last digits; those of a
-    // short chunk have them still, and a matrix in double precision would cost as much as a product.
-    let sums =
-        if c > MIN_CHUNK { chunks.log_a.shallow_clone() } else { chunks.narrow(&chunks.log_a)? };
-    let decay = chunks
-        .narrow(&sums.f_unsqueeze(-1)?.f_sub(&sums.f_unsqueeze(-2)?)?)?
-        // Masked before exp(): above the diagonal the exponents are positive.
-        .f_masked_fill(&future, f64::NEG_INFINITY)?
-        .f_exp()?;
-    let scores = q2.f_matmul(&k2.f_transpose(-2, -1)?)?.f_mul(&decay)?;
-    Ok(scores.f_matmul(&chunks.v)?)
-}
-
 /// The state before each chunk, as the stacked real matrix [Re S; -Im S] of [B, H, N, 2d, d] that
 /// meets the rotated queries, and the state after the last chunk, complex [B, H, d, d].
 fn states(chunks: &Chunks, initial: &Tensor, dims: &Dims) -> Result<(Tensor, Tensor)> {
@@ -128,17 +102,18 @@ fn states(chunks: &Chunks, initial: &Tensor, dims: &Dims) -> Result<(Tensor, Ten
     let total_phase = chunks.phase.f_narrow(-1, -1, 1)?;
 
     // What each token leaves at the end of its chunk: e^{(g_C - g) + i (p_C - p)} k^T v.
-    let weight = chunks.narrow(&total_log_a.f_sub(&chunks.log_a)?)?.f_exp()?;
-    let angle = chunks.angle(&total_phase.f_sub(&chunks.phase)?)?;
+    let weight = total_log_a.f_sub(&chunks.log_a)?.f_exp()?;
+    let angle = total_phase.f_sub(&chunks.phase)?;
     let part = |x: Tensor| -> Result<Tensor> {
-        let weighted = chunks.k.f_mul(&weight.f_mul(&x)?.f_unsqueeze(-1)?)?;
+        let weighted = chunks.k.f_mul(&chunks.narrow(&weight.f_mul(&x)?)?.f_unsqueeze(-1)?)?;
         Ok(weighted.f_transpose(-2, -1)?.f_matmul(&chunks.v)?) // [B, H, N, d, d]
     };
     let added = Tensor::f_complex(&part(angle.f_cos()?)?, &part(angle.f_sin()?)?)?;
 
     // The states at chunk ends are a diagonal scan over the chunks.
     let flat = [batch * heads, chunks.n, d * d];
-    let decay = exp_polar(&chunks.narrow(&total_log_a)?, &chunks.angle(&total_phase)?)?
+    let decay = exp_polar(&total_log_a, &total_phase)?
+        .f_to_kind(added.kind())?
         .f_view([batch * heads, chunks.n, 1])?
         .f_expand(flat, false)?;
     let h0 = initial.f_reshape([batch * heads, d * d])?;

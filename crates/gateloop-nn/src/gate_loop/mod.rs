@@ -16,6 +16,7 @@ mod polar;
 mod recurrent;
 mod scan_form;
 mod transition;
+mod within;
 
 pub use layer::{GateLoop, GateLoopConfig, GateLoopState};
 pub use operator::{Form, Operands, gate_loop};

@@ -2,9 +2,11 @@
 //! oracles that share nothing with the crate.
 
 use crate::case::{Case, NAMES, Size, forms, loss, run};
-use crate::common::{TestResult, assert_close, assert_gradient, values};
+use crate::common::{TestResult, assert_close, assert_gradient, tensor, values};
 use gateloop_nn::gate_loop::Form;
 use num_complex::Complex;
+use std::error::Error;
+use std::f64::consts::PI;
 use tch::{Kind, Tensor};
 
 /// y[t] = q[t] Re(S[t]), S[t] = a[t] S[t-1] + k[t]^T v[t], number by number.
@@ -83,4 +85,25 @@ fn a_long_biased_phase_is_not_lost() {
     let (y, _) = single.run(Form::Chunkwise).expect("the operator runs");
     let want = Tensor::from_slice(&want).view_as(&y);
     assert_close("y", &y, &want, single.tolerance(Form::Chunkwise));
+}
+
+#[test]
+fn gradients_of_decays_are_as_precise_as_the_definitions() -> TestResult {
+    // Each decay of one half stands between few pairs of tokens that matter; the pairs on one side of it,
+    // which are many, have to cancel.
+    let size = Size { batch: 2, seqlen: 256, heads: 4, head_dim: 8 };
+    let phase = tensor(&[2, 256, 4], Kind::Double, 7) * PI;
+    let case = Case::with_transition(size, &Tensor::from(0.5_f64.ln()), &phase);
+    let single = case.to_kind(Kind::Float);
+    // The same numbers: those that single precision has.
+    let exact = single.to_kind(Kind::Double).gradients(Form::Recurrent)?;
+    let error = |form, i: usize| -> Result<f64, Box<dyn Error>> {
+        let difference = single.gradients(form)?[i].to_kind(Kind::Double) - &exact[i];
+        Ok((difference.norm() / exact[i].norm()).double_value(&[]))
+    };
+    for i in [3, 4] {
+        let (ours, reference) = (error(Form::Chunkwise, i)?, error(Form::Recurrent, i)?);
+        assert!(ours <= 2.0 * reference, "gradient of {}: {ours:e}, {reference:e}", NAMES[i]);
+    }
+    Ok(())
 }
