@@ -11,6 +11,7 @@
 //!
 //! A key is `WORK@SIDE`; [`key`] lists them. The end of the input ends the worker.
 
+mod aligned;
 mod answer;
 mod bandwidth;
 mod error;

@@ -1,5 +1,6 @@
 //! The scan by our algorithms and by the loop that anyone would write first.
 
+use crate::aligned::Aligned;
 use crate::error::{Problem, Result};
 use crate::key::Pass;
 use crate::work::Work;
@@ -18,12 +19,12 @@ enum How {
 struct ScanWork<E> {
     how: How,
     shape: ScanShape,
-    a: Vec<E>,
-    b: Vec<E>,
-    h: Vec<E>,
-    dh: Vec<E>,
-    da: Vec<E>,
-    db: Vec<E>,
+    a: Aligned<E>,
+    b: Aligned<E>,
+    h: Aligned<E>,
+    dh: Aligned<E>,
+    da: Aligned<E>,
+    db: Aligned<E>,
 }
 
 /// The scan of a side, its answer compared with the naive scan's.
@@ -44,6 +45,7 @@ pub(crate) fn checked<E: Sample>(
     let adjoint = pass == Pass::Gradient;
     let dh = if adjoint { operands::<E>(shape).1 } else { Vec::new() };
     let (h, da, db) = (filled(true), filled(adjoint), filled(adjoint));
+    let [a, b, h, dh, da, db] = [a, b, h, dh, da, db].map(Aligned::from);
     let mut work = ScanWork { how, shape, a, b, h, dh, da, db };
     work.run()?;
     work.check()?;

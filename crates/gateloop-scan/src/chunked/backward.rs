@@ -12,9 +12,10 @@ use crate::{Scan, ScanElement};
 
 use super::dispatch::Isa;
 use super::drive::{Pass, Walk};
-use super::output::{Output, prefetch};
+use super::output::{Lines, Output, Staged};
 use super::plan::Tile;
-use super::rows::{Adjoint, add, adjoint_out, fold_backward, retreat};
+use super::relay::Relayed;
+use super::rows::{Adjoint, Later, add, adjoint_out, fold_backward, retreat};
 
 /// Writes `da`, `db` and, if asked for, `dh0`.
 pub(super) struct Backward<'p, 'a, E> {
@@ -73,27 +74,21 @@ impl<E: ScanElement> Pass for Backward<'_, '_, E> {
         for position in positions {
             let t = self.scan.token(self.mirrored(position));
             let at = self.scan.shape().row(tile.batch, t) + tile.first;
-            let a = &self.scan.a()[at..at + tile.width];
-            let dh = &self.upstream.dh[at..at + tile.width];
-            let later = position + walk.ahead;
-            if walk.ahead > 0 && later < self.scan.shape().seqlen {
-                let t = self.scan.token(self.mirrored(later));
-                let at = self.scan.shape().row(tile.batch, t) + tile.first;
-                prefetch(&self.scan.a()[at..at + tile.width]);
-                prefetch(&self.upstream.dh[at..at + tile.width]);
-                prefetch(&self.upstream.h[at..at + tile.width]);
-            }
-            // SAFETY: the rows belong to this tile and these positions, which the caller promises
-            // to be this thread's if it writes.
-            let out = walk
-                .write
-                .then(|| unsafe { (self.da.row(at, tile.width), self.db.row(at, tile.width)) });
+            let [a, dh, _] = self.operands(tile, position);
+            let later = walk.later(position, self.scan.shape().seqlen);
+            let later = later.map_or(Later::none(), |later| Later(self.operands(tile, later)));
+            let out = walk.write.then(|| match &mut walk.staged {
+                Some(staged) => staged.both_mut(position),
+                // SAFETY: the rows belong to this tile and these positions, which the caller promises
+                // to be this thread's if it writes.
+                None => unsafe { [&self.da, &self.db].map(|out| out.row(at, tile.width)) },
+            });
             let before = self.before(tile, position);
             match (out, before) {
-                (Some((da, db)), Some(before)) => {
-                    adjoint_out::<I, E>(walk.state, &Adjoint { a, dh, before }, da, db);
+                (Some(out), Some(before)) => {
+                    adjoint_out::<I, E>(walk.state, &Adjoint { a, dh, before }, out, later);
                 }
-                (Some((mut da, mut db)), None) => {
+                (Some([mut da, mut db]), None) => {
                     da.lanes(0..tile.width).fill(E::ZERO);
                     add(db.lanes(0..tile.width), dh, walk.state);
                     retreat(walk.state, a, dh);
@@ -119,5 +114,33 @@ impl<E: ScanElement> Pass for Backward<'_, '_, E> {
             let mut row = unsafe { dh0.row(at, tile.width) };
             row.lanes(0..tile.width).copy_from_slice(state);
         }
+    }
+}
+
+impl<E: ScanElement> Relayed<3, 2> for Backward<'_, '_, E> {
+    fn goes_backwards(&self) -> bool {
+        self.scan.token(0) == 0
+    }
+
+    #[inline(always)]
+    fn operands(&self, tile: Tile, position: usize) -> [&[E]; 3] {
+        let t = self.scan.token(self.mirrored(position));
+        let at = self.scan.shape().row(tile.batch, t) + tile.first;
+        [self.scan.a(), self.upstream.dh, self.upstream.h]
+            .map(|operand| &operand[at..at + tile.width])
+    }
+
+    #[inline(always)]
+    unsafe fn begin<'s>(
+        &'s self,
+        tile: Tile,
+        position: usize,
+        staged: &'s Staged<E>,
+    ) -> [Lines<'s, E>; 2] {
+        let t = self.scan.token(self.mirrored(position));
+        let at = self.scan.shape().row(tile.batch, t) + tile.first;
+        // SAFETY: the caller's promise.
+        let [da, db] = [&self.da, &self.db].map(|out| unsafe { out.row(at, tile.width) });
+        [da.begin(staged.row(0, position)), db.begin(staged.row(1, position))]
     }
 }

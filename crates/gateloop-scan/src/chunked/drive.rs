@@ -5,7 +5,7 @@ use core::ops::Range;
 use crate::{ParallelFor, ScanElement};
 
 use super::dispatch::{Baseline, Isa};
-use super::output::Output;
+use super::output::{Output, Staged};
 use super::plan::{Plan, Schedule, Tile};
 use super::rows::Fold;
 use super::tasks::{FromState, Reduce, Through};
@@ -49,6 +49,27 @@ pub(crate) struct Walk<'s, E> {
     pub(crate) write: bool,
     /// How many rows in advance inputs are asked for; 0 for never.
     pub(crate) ahead: usize,
+    /// Where outputs are written to in place of the output arrays.
+    pub(crate) staged: Option<&'s mut Staged<E>>,
+}
+
+impl<'s, E> Walk<'s, E> {
+    /// Writes no outputs.
+    pub(crate) fn reading(state: &'s mut [E], fold: Option<Fold<'s, E>>, ahead: usize) -> Self {
+        Self { state, fold, write: false, ahead, staged: None }
+    }
+
+    /// The position whose operands are to be asked for at this one.
+    #[inline(always)]
+    pub(crate) fn later(&self, position: usize, seqlen: usize) -> Option<usize> {
+        let later = position + self.ahead;
+        (self.ahead > 0 && later < seqlen).then_some(later)
+    }
+
+    /// Writes outputs where they belong.
+    pub(crate) fn writing(state: &'s mut [E], fold: Option<Fold<'s, E>>, ahead: usize) -> Self {
+        Self { state, fold, write: true, ahead, staged: None }
+    }
 }
 
 /// Runs `pass` as `plan` says.
@@ -115,7 +136,7 @@ fn carry<P: Pass>(
             states[at + channels + c] =
                 apply(forgets, factor, offset, before).unwrap_or_else(|| {
                     let mut state = [before];
-                    let mut walk = Walk { state: &mut state, fold: None, write: false, ahead: 0 };
+                    let mut walk = Walk::reading(&mut state, None, 0);
                     let lane = Tile::lane(batch, c);
                     // SAFETY: nothing is written.
                     unsafe { pass.walk::<Baseline>(lane, plan.chunk(chunk), &mut walk) };

@@ -6,9 +6,10 @@ use crate::{Scan, ScanElement};
 
 use super::dispatch::Isa;
 use super::drive::{Pass, Walk};
-use super::output::{Output, prefetch};
+use super::output::{Lines, Output, Staged};
 use super::plan::Tile;
-use super::rows::{advance, advance_out, fold_forward};
+use super::relay::Relayed;
+use super::rows::{Later, advance, advance_out, fold_forward};
 
 /// Writes `h`.
 pub(super) struct Forward<'p, 'a, E> {
@@ -43,17 +44,15 @@ impl<E: ScanElement> Pass for Forward<'_, '_, E> {
     unsafe fn walk<I: Isa>(&self, tile: Tile, positions: Range<usize>, walk: &mut Walk<'_, E>) {
         for position in positions {
             let at = self.scan.shape().row(tile.batch, self.scan.token(position)) + tile.first;
-            let a = &self.scan.a()[at..at + tile.width];
-            let b = &self.scan.b()[at..at + tile.width];
-            let later = position + walk.ahead;
-            if walk.ahead > 0 && later < self.scan.shape().seqlen {
-                let at = self.scan.shape().row(tile.batch, self.scan.token(later)) + tile.first;
-                prefetch(&self.scan.a()[at..at + tile.width]);
-                prefetch(&self.scan.b()[at..at + tile.width]);
-            }
-            // SAFETY: the row belongs to this tile and these positions, which the caller promises
-            // to be this thread's if it writes.
-            let out = walk.write.then(|| unsafe { self.h.row(at, tile.width) });
+            let [a, b] = self.operands(tile, position);
+            let later = walk.later(position, self.scan.shape().seqlen);
+            let later = later.map_or(Later::none(), |later| Later(self.operands(tile, later)));
+            let out = walk.write.then(|| match &mut walk.staged {
+                Some(staged) => staged.row_mut(0, position),
+                // SAFETY: the row belongs to this tile and these positions, which the caller promises
+                // to be this thread's if it writes.
+                None => unsafe { self.h.row(at, tile.width) },
+            });
             if self.is_first(tile.batch, position) {
                 walk.state.copy_from_slice(b);
                 if let Some(mut out) = out {
@@ -65,7 +64,7 @@ impl<E: ScanElement> Pass for Forward<'_, '_, E> {
                 continue;
             }
             match out {
-                Some(out) => advance_out::<I, E>(walk.state, a, b, out),
+                Some(out) => advance_out::<I, E>(walk.state, a, b, out, later),
                 None => advance(walk.state, a, b),
             }
             if let Some(fold) = &mut walk.fold {
@@ -75,4 +74,28 @@ impl<E: ScanElement> Pass for Forward<'_, '_, E> {
     }
 
     unsafe fn finish(&self, _tile: Tile, _state: &[E]) {}
+}
+
+impl<E: ScanElement> Relayed<2, 1> for Forward<'_, '_, E> {
+    fn goes_backwards(&self) -> bool {
+        self.scan.token(0) != 0
+    }
+
+    #[inline(always)]
+    fn operands(&self, tile: Tile, position: usize) -> [&[E]; 2] {
+        let at = self.scan.shape().row(tile.batch, self.scan.token(position)) + tile.first;
+        [self.scan.a(), self.scan.b()].map(|operand| &operand[at..at + tile.width])
+    }
+
+    #[inline(always)]
+    unsafe fn begin<'s>(
+        &'s self,
+        tile: Tile,
+        position: usize,
+        staged: &'s Staged<E>,
+    ) -> [Lines<'s, E>; 1] {
+        let at = self.scan.shape().row(tile.batch, self.scan.token(position)) + tile.first;
+        // SAFETY: the caller's promise.
+        [unsafe { self.h.row(at, tile.width) }.begin(staged.row(0, position))]
+    }
 }

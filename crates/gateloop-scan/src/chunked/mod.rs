@@ -11,6 +11,9 @@
 //! 2. the maps are applied one after the other to find the state that enters each chunk;
 //! 3. each chunk is scanned from that state.
 //!
+//! When arrays are larger than the caches and sequences too few to give each thread its own, each takes a
+//! stretch of time ([`segments`]), or they take turns over rows ([`relay`]).
+//!
 //! Where the chunks lie depends on the shape alone. With few threads the same arithmetic is done
 //! in one pass over the data, so a result has the same bits for any number of threads and any
 //! instruction set. And since a token's state depends only on its chunk's start and the tokens
@@ -25,24 +28,29 @@ pub(crate) mod drive;
 mod forward;
 pub(crate) mod output;
 pub(crate) mod plan;
+mod relay;
 pub(crate) mod rows;
+mod segments;
 mod tasks;
+#[cfg(test)]
+mod whole_rows;
 
 use crate::adjoint::{ScanGrads, Upstream};
-use crate::{Scan, ScanElement};
+use crate::{ParallelFor, Scan, ScanElement};
 
 use self::backward::Backward;
 use self::forward::Forward;
 use self::output::Output;
 use self::plan::{Plan, Request, is_streamed};
+use self::relay::Relayed;
 
 /// Writes every state of `scan` to `h`.
 pub(crate) fn scan<E: ScanElement>(scan: &Scan<'_, E>, h: &mut [E]) {
     let shape = scan.shape();
     let h = Output::new(h, is_streamed::<E>(shape));
     let threads = scan.threads();
-    let plan = Plan::new(&Request::scan::<E>(shape, threads.threads(), h.misalignment()));
-    drive::run(&Forward { scan, h }, &plan, threads);
+    let request = Request::scan::<E>(shape, threads.threads(), h.misalignment());
+    run(&Forward { scan, h }, &request, threads);
 }
 
 /// Writes the gradients of `scan` to `grads`.
@@ -57,8 +65,23 @@ pub(crate) fn adjoint<E: ScanElement>(
     let db = Output::new(grads.db, streamed);
     let dh0 = grads.dh0.map(|dh0| Output::new(dh0, false));
     let threads = scan.threads();
-    let plan = Plan::new(&Request::scan::<E>(shape, threads.threads(), db.misalignment()));
-    drive::run(&Backward { scan, upstream, da, db, dh0 }, &plan, threads);
+    let request = Request::scan::<E>(shape, threads.threads(), db.misalignment());
+    run(&Backward { scan, upstream, da, db, dh0 }, &request, threads);
+}
+
+fn run<P: Relayed<IN, OUT>, const IN: usize, const OUT: usize>(
+    pass: &P,
+    request: &Request,
+    threads: &dyn ParallelFor,
+) {
+    match Plan::of_whole_rows(request) {
+        Some(plan) => {
+            if !segments::run(pass, &plan, threads) {
+                relay::run(pass, &plan, threads);
+            }
+        }
+        None => drive::run(pass, &Plan::new(request), threads),
+    }
 }
 
 #[cfg(test)]

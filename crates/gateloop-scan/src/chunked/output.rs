@@ -64,6 +64,64 @@ impl<'a, E: ScanElement> Output<'a, E> {
     }
 }
 
+/// Rows of outputs that wait to be sent to their places.
+#[derive(Debug)]
+pub(crate) struct Staged<E> {
+    /// [outputs, rows, stride], from the first cache line boundary on.
+    data: Vec<E>,
+    lead: usize,
+    rows: usize,
+    stride: usize,
+    /// The position of the first row, and the width of all.
+    first: usize,
+    width: usize,
+}
+
+impl<E: ScanElement> Staged<E> {
+    /// Room for so many rows of so many outputs.
+    pub(crate) fn new(outputs: usize, rows: usize, widest: usize) -> Self {
+        let stride = widest.next_multiple_of(line_of::<E>());
+        let data = vec![E::ZERO; outputs * rows * stride + line_of::<E>()];
+        let lead = misalignment(data.as_ptr());
+        Self { data, lead, rows, stride, first: 0, width: 0 }
+    }
+
+    /// From now on rows begin at position `first` and are of this width.
+    pub(crate) fn begin(&mut self, first: usize, width: usize) {
+        debug_assert!(width <= self.stride);
+        (self.first, self.width) = (first, width);
+    }
+
+    #[inline(always)]
+    fn lanes(&self, output: usize, position: usize) -> Range<usize> {
+        debug_assert!(position - self.first < self.rows);
+        let at = self.lead + (output * self.rows + position - self.first) * self.stride;
+        at..at + self.width
+    }
+
+    /// The row of `output` at `position`.
+    #[inline(always)]
+    pub(crate) fn row(&self, output: usize, position: usize) -> &[E] {
+        &self.data[self.lanes(output, position)]
+    }
+
+    /// The row of `output` at `position`, to write to.
+    #[inline(always)]
+    pub(crate) fn row_mut(&mut self, output: usize, position: usize) -> OutputRow<'_, E> {
+        let lanes = self.lanes(output, position);
+        OutputRow { data: &mut self.data[lanes], streaming: false }
+    }
+
+    /// The rows of two outputs at `position`, to write to.
+    #[inline(always)]
+    pub(crate) fn both_mut(&mut self, position: usize) -> [OutputRow<'_, E>; 2] {
+        let (first, second) = (self.lanes(0, position), self.lanes(1, position));
+        let (before, rest) = self.data.split_at_mut(second.start);
+        [&mut before[first], &mut rest[..self.width]]
+            .map(|data| OutputRow { data, streaming: false })
+    }
+}
+
 /// Makes this thread's streamed rows visible before anything it does afterwards.
 pub(crate) fn fence() {
     #[cfg(target_arch = "x86_64")]
@@ -85,6 +143,74 @@ pub(crate) fn prefetch<E>(row: &[E]) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = row;
+}
+
+/// Lines that are read or written of one array before the next one.
+const GRAIN: usize = 8;
+
+/// Streams what is left of outgoing rows and brings incoming ones into the cache: in small parts, because
+/// memory is fastest while it is read and written at once, and the last line first if rows come last row
+/// first, because the hardware foresees only what goes one way.
+#[inline(always)]
+pub(crate) fn exchange<I: Isa, E: ScanElement, const IN: usize, const OUT: usize>(
+    incoming: [&[E]; IN],
+    mut outgoing: [Lines<'_, E>; OUT],
+    backwards: bool,
+) {
+    let lines = incoming.iter().map(|row| row.len().div_ceil(line_of::<E>()));
+    let lines = lines.chain(outgoing.iter().map(Lines::len)).max().unwrap_or(0);
+    for begin in (0..lines).step_by(GRAIN) {
+        let part = begin..(begin + GRAIN).min(lines);
+        let part = if backwards { lines - part.end..lines - part.start } else { part };
+        for row in &mut outgoing {
+            for line in part.clone() {
+                row.stream::<I>(line);
+            }
+        }
+        for row in incoming {
+            for line in part.clone() {
+                let line = if backwards { part.start + part.end - 1 - line } else { line };
+                if let Some(element) = row.get(line * line_of::<E>()) {
+                    // Read, and not only asked for: the hardware foresees what comes after a row that is
+                    // read.
+                    // SAFETY: a reference points to what can be read.
+                    unsafe { core::ptr::read_volatile(element) };
+                }
+            }
+        }
+    }
+}
+
+/// The whole cache lines of a row that is being written past the caches.
+pub(crate) struct Lines<'r, E> {
+    target: &'r mut [E],
+    source: &'r [E],
+}
+
+impl<E: ScanElement> Lines<'_, E> {
+    /// No line.
+    pub(crate) const fn none() -> Self {
+        Self { target: &mut [], source: &[] }
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.target.len() / line_of::<E>()
+    }
+
+    /// Streams line `index`, if there is one.
+    #[inline(always)]
+    fn stream<I: Isa>(&mut self, index: usize) {
+        let lanes = index * line_of::<E>()..(index + 1) * line_of::<E>();
+        let (Some(target), Some(source)) =
+            (self.target.get_mut(lanes.clone()), self.source.get(lanes))
+        else {
+            return;
+        };
+        // SAFETY: both are a line long; the target's are aligned by the choice of [`Parts`], and the
+        // instruction set is that of the running kernel.
+        unsafe { I::stream_line(target.as_mut_ptr().cast(), source.as_ptr().cast()) };
+    }
 }
 
 /// Elements of a cache line.
@@ -117,7 +243,7 @@ pub(crate) struct OutputRow<'r, E> {
     streaming: bool,
 }
 
-impl<E: ScanElement> OutputRow<'_, E> {
+impl<'r, E: ScanElement> OutputRow<'r, E> {
     /// How to go through the row. All that is written as usual is written through
     /// [`OutputRow::lanes`].
     #[inline(always)]
@@ -132,19 +258,18 @@ impl<E: ScanElement> OutputRow<'_, E> {
 
     /// Writes the whole row, whatever its alignment is.
     #[inline(always)]
-    pub(crate) fn write<I: Isa>(&mut self, row: &[E]) {
+    pub(crate) fn write<I: Isa>(self, row: &[E]) {
+        exchange::<I, E, 0, 1>([], [self.begin(row)], false);
+    }
+
+    /// Writes what of the row is written as usual. The rest is to be streamed.
+    #[inline(always)]
+    pub(crate) fn begin(self, row: &'r [E]) -> Lines<'r, E> {
         let Parts { head, streamed, tail } = self.parts();
         for edge in [head, tail] {
             self.data[edge.clone()].copy_from_slice(&row[edge]);
         }
-        let target = self.data[streamed.clone()].as_mut_ptr().cast::<u8>();
-        let lines = streamed.len() / line_of::<E>();
-        let source = row[streamed].as_ptr().cast::<u8>();
-        for line in 0..lines {
-            // SAFETY: both slices hold that many lines, the target's are aligned by the choice of
-            // [`Parts`], and the instruction set is that of the running kernel.
-            unsafe { I::stream_line(target.add(line * LINE), source.add(line * LINE)) };
-        }
+        Lines { target: &mut self.data[streamed.clone()], source: &row[streamed] }
     }
 
     /// Lanes to write as usual.

@@ -28,6 +28,9 @@ const ENOUGH_PARTS: usize = 8;
 /// Bytes of one operand that are asked for in advance. More of them would push each other out of a
 /// first-level cache before they are used.
 const AHEAD_BYTES: usize = 4096;
+/// Bytes that a thread walks through when it is its turn, operands and results: they stay in a second-level
+/// cache.
+const TURN_BYTES: usize = 192 * 1024;
 /// Tokens of a chunk when time is cut.
 const CHUNK_LEN: usize = 1024;
 /// Shorter sequences are not cut.
@@ -161,10 +164,9 @@ impl Request {
         (self.shape.channels * self.element_bytes).div_ceil(PART_BYTES)
     }
 
-    /// Into how many groups of tiles a sequence is cut, so that every thread has as many.
+    /// Into how many groups of tiles a sequence is cut.
     fn groups(&self) -> usize {
-        let shared = greatest_common_divisor(self.shape.batch, self.threads);
-        (self.threads / shared).clamp(1, self.parts())
+        shares(self.shape.batch, self.threads).clamp(1, self.parts())
     }
 
     /// Channels a tile, in whole cache lines.
@@ -176,6 +178,11 @@ impl Request {
         let widest = (bytes / element_bytes).max(line);
         shape.channels.div_ceil(groups).next_multiple_of(line).min(widest)
     }
+}
+
+/// Into how many parts each sequence has to be cut so that every thread has as many.
+pub(crate) const fn shares(batch: usize, threads: usize) -> usize {
+    threads / greatest_common_divisor(batch, threads)
 }
 
 const fn greatest_common_divisor(a: usize, b: usize) -> usize {
@@ -212,6 +219,29 @@ impl Plan {
             plan.schedule = Schedule::Groups;
         }
         plan
+    }
+
+    /// The plan for threads that each walk through whole rows, if that is best: whole sequences could not be
+    /// shared out evenly, and memory is what they wait for.
+    pub(crate) fn of_whole_rows(request: &Request) -> Option<Self> {
+        let Request { shape, element_bytes, threads, streamed, .. } = *request;
+        let is_cut = request.chunk_len() < shape.seqlen;
+        if !streamed || is_cut || threads < 2 || shape.batch.is_multiple_of(threads) {
+            return None;
+        }
+        // Tiles as wide as there is room for on the stack, and row after row.
+        let tile_bytes = MAX_TILE_BYTES / size_of::<f32>() * element_bytes;
+        Some(Self::new(&Request { threads: 1, tile_bytes, block_len: 1, ..*request }))
+    }
+
+    /// Rows of a turn, of so many operands and results.
+    pub(crate) fn turn_len(&self, arrays: usize) -> usize {
+        (TURN_BYTES / LINE * self.line / (self.tile_width * arrays)).max(1)
+    }
+
+    /// Channels of the widest tile.
+    pub(crate) const fn widest(&self) -> usize {
+        self.tile_width + self.misalignment
     }
 
     /// The same with another instruction set.

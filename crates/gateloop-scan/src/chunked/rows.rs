@@ -5,7 +5,7 @@ use core::ops::Range;
 use crate::ScanElement;
 
 use super::dispatch::Isa;
-use super::output::{OutputRow, Parts, Stage, stretches};
+use super::output::{OutputRow, Parts, Stage, prefetch, stretches};
 use super::plan::MAX_LANES;
 
 /// Room for a row of a tile, on the stack. Unaligned, every vector would straddle two cache lines.
@@ -49,6 +49,27 @@ impl<E: ScanElement> Fold<'_, E> {
     }
 }
 
+/// Rows that a walk will come to, of equal width; of none if nothing is to be asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Later<'r, E, const N: usize>(pub(crate) [&'r [E]; N]);
+
+impl<E, const N: usize> Later<'_, E, N> {
+    /// Nothing to ask for.
+    pub(crate) const fn none() -> Self {
+        Self([&[]; N])
+    }
+
+    /// Asks for some lanes, few at a time: a processor waits when it has asked for too much.
+    #[inline(always)]
+    fn ask(&self, lanes: Range<usize>) {
+        for row in self.0 {
+            if let Some(part) = row.get(lanes.clone()) {
+                prefetch(part);
+            }
+        }
+    }
+}
+
 /// `state <- a state + b`.
 #[inline(always)]
 pub(crate) fn advance<E: ScanElement>(state: &mut [E], a: &[E], b: &[E]) {
@@ -64,6 +85,7 @@ pub(crate) fn advance_out<I: Isa, E: ScanElement>(
     a: &[E],
     b: &[E],
     mut out: OutputRow<'_, E>,
+    later: Later<'_, E, 2>,
 ) {
     #[inline(always)]
     fn lanes<E: ScanElement>(state: &mut [E], a: &[E], b: &[E], out: &mut [E]) {
@@ -83,6 +105,7 @@ pub(crate) fn advance_out<I: Isa, E: ScanElement>(
     }
     let mut stage = Stage::new();
     for stretch in stretches(streamed) {
+        later.ask(stretch.clone());
         let row = stretch.clone();
         let staged = stage.lanes(row.len());
         lanes(&mut state[row.clone()], &a[row.clone()], &b[row], staged);
@@ -110,8 +133,8 @@ impl<E> Adjoint<'_, E> {
 pub(crate) fn adjoint_out<I: Isa, E: ScanElement>(
     c: &mut [E],
     row: &Adjoint<'_, E>,
-    mut da_out: OutputRow<'_, E>,
-    mut g_out: OutputRow<'_, E>,
+    [mut da_out, mut g_out]: [OutputRow<'_, E>; 2],
+    later: Later<'_, E, 3>,
 ) {
     #[inline(always)]
     fn lanes<E: ScanElement>(c: &mut [E], row: &Adjoint<'_, E>, da: &mut [E], g: &mut [E]) {
@@ -137,6 +160,7 @@ pub(crate) fn adjoint_out<I: Isa, E: ScanElement>(
     }
     let (mut da, mut g) = (Stage::new(), Stage::new());
     for stretch in stretches(parts.streamed) {
+        later.ask(stretch.clone());
         let (at, len) = (stretch.start, stretch.len());
         lanes(&mut c[stretch.clone()], &row.part(stretch), da.lanes(len), g.lanes(len));
         da_out.stream::<I>(at, &da, len);

@@ -71,7 +71,7 @@ impl<E: ScanElement> Traveller<E> {
         });
         let state = &mut self.state.0[tile.lanes()];
         // SAFETY: the caller's promise.
-        unsafe { pass.walk::<I>(tile, positions, &mut Walk { state, fold, write: true, ahead }) };
+        unsafe { pass.walk::<I>(tile, positions, &mut Walk::writing(state, fold, ahead)) };
     }
 
     #[inline(always)]
@@ -146,12 +146,7 @@ impl<P: Pass> Kernel for Reduce<'_, P> {
             lead: tile.lead,
         };
         fold.reset();
-        let mut walk = Walk {
-            state: &mut state.0[tile.lanes()],
-            fold: Some(fold),
-            write: false,
-            ahead: plan.ahead,
-        };
+        let mut walk = Walk::reading(&mut state.0[tile.lanes()], Some(fold), plan.ahead);
         // SAFETY: nothing is written.
         unsafe { pass.walk::<I>(tile, plan.chunk(chunk), &mut walk) };
 
@@ -186,7 +181,7 @@ impl<P: Pass> Kernel for FromState<'_, P> {
         let row = tile.batch * plan.chunks() + chunk;
         let at = row * plan.shape.channels + tile.first;
         state.copy_from_slice(&states[at..at + tile.width]);
-        let mut walk = Walk { state, fold: None, write: true, ahead: plan.ahead };
+        let mut walk = Walk::writing(state, None, plan.ahead);
         // SAFETY: every pair of tile and chunk is walked through by one task, and the last chunk
         // of a tile exists once.
         unsafe {
