@@ -3,39 +3,18 @@
 use crate::bandwidth::{Access, Bandwidth, Stores};
 use crate::error::{Problem, Result};
 use crate::layer::values;
-use crate::train::weight_bytes;
 use crate::work::Work;
+use gateloop_nn::WeightKind;
 use gateloop_scan::Tolerance;
 use gateloop_transformer::config::ModelConfig;
 use gateloop_transformer::model::{DecodeState, Model};
-use std::str::FromStr;
 use tch::{Device, Kind, Tensor};
 
-/// In what precision the weights are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Weights {
-    F32,
-}
-
-impl FromStr for Weights {
-    type Err = Problem;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "f32" => Ok(Self::F32),
-            _ => Err(Problem::Unavailable(format!("weights in {name} are not implemented"))),
-        }
-    }
-}
-
-impl Weights {
-    /// The one place that knows how a model with such weights is made.
-    fn model(self) -> Result<Model> {
-        let config = ModelConfig { dim: 512, depth: 6, ..ModelConfig::default() };
-        match self {
-            Self::F32 => Ok(Model::seeded(&config, Device::Cpu, 42)?),
-        }
-    }
+fn model(weights: WeightKind) -> Result<Model> {
+    let config = ModelConfig { dim: 512, depth: 6, ..ModelConfig::default() };
+    let mut model = Model::seeded(&config, Device::Cpu, 42)?;
+    model.quantize(weights)?;
+    Ok(model)
 }
 
 /// Tokens of a run.
@@ -55,8 +34,8 @@ pub(crate) struct Generate {
 
 impl Generate {
     /// Reads a prompt and checks that single steps say what the sequence mode says.
-    pub(crate) fn checked(weights: Weights, batch: usize, prompt: usize) -> Result<Self> {
-        let model = weights.model()?;
+    pub(crate) fn checked(weights: WeightKind, batch: usize, prompt: usize) -> Result<Self> {
+        let model = model(weights)?;
         let size = [batch as i64, prompt as i64];
         let ids = Tensor::f_randint(256, size, (Kind::Int64, Device::Cpu))?;
         tch::no_grad(|| {
@@ -103,8 +82,8 @@ impl Work for Generate {
 }
 
 /// Reads as much memory as the weights take: once a step, whatever the batch.
-pub(crate) fn read_of_weights(weights: Weights, batch: usize) -> Result<Box<dyn Work>> {
-    let elements = weight_bytes(&weights.model()?) / size_of::<f32>();
+pub(crate) fn read_of_weights(weights: WeightKind, batch: usize) -> Result<Box<dyn Work>> {
+    let elements = model(weights)?.bytes_per_step() / size_of::<f32>();
     let read = Bandwidth::new(&[Access::Read], Stores::Ordinary, elements)?;
     Ok(Box::new(ReadWork { read, batch: batch as f64 }))
 }
@@ -121,16 +100,5 @@ impl Work for ReadWork {
 
     fn units(&self) -> f64 {
         self.batch
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unknown_weights_are_refused() {
-        assert_eq!("f32".parse::<Weights>().unwrap(), Weights::F32);
-        assert!(matches!("int3".parse::<Weights>(), Err(Problem::Unavailable(_))));
     }
 }

@@ -100,11 +100,6 @@ fn matrices(model: &Model) -> impl Iterator<Item = [usize; 2]> {
     })
 }
 
-/// Bytes of the weights that one token reads.
-pub(crate) fn weight_bytes(model: &Model) -> usize {
-    matrices(model).map(|[out, inner]| out * inner * size_of::<f32>()).sum()
-}
-
 /// The loss and, if asked for, the norm of its gradient.
 fn measure(model: &Model, windows: &Tensor, gradient: bool) -> Result<Vec<f64>> {
     if !gradient {

@@ -9,9 +9,8 @@ pub(crate) const EIGHT_HEADS: &str = "train/8-heads";
 pub(crate) const GROWTH: [usize; 5] = [256, 1024, 4096, 16384, 65536];
 pub(crate) const PROMPTS: [usize; 4] = [128, 512, 4096, 65536];
 
-/// Precisions of the weights in generation. Whoever adds one teaches benches/cpu/src/generate.rs what it
-/// means; tables and records need nothing else.
-const WEIGHTS: [&str; 1] = ["f32"];
+/// How weights are kept in generation, and the longest prompt that this is measured after.
+const WEIGHTS: [(&str, usize); 3] = [("f32", 65536), ("bf16", 128), ("int8", 128)];
 
 pub(super) fn layers() -> Vec<Work> {
     let sides = [Side::OURS, Side::PRODUCT, Side::REFERENCE];
@@ -54,14 +53,15 @@ pub(crate) fn by_tokens(tokens: usize) -> String {
 pub(super) fn generation() -> Vec<Work> {
     let sides = [Side::OURS, Side::READ];
     let mut works = Vec::new();
-    for weights in WEIGHTS {
-        for prompt in PROMPTS {
+    for (weights, longest) in WEIGHTS {
+        for prompt in PROMPTS.into_iter().filter(|&prompt| prompt <= longest) {
             let reference = (prompt == 512 && weights == "f32").then_some(Side::REFERENCE);
             let sides: Vec<Side> = sides.into_iter().chain(reference).collect();
             let work = Work::time(Group::Generation, one_text(weights, prompt), &sides);
-            works.push(if prompt <= 512 { work.quick() } else { work });
+            works.push(if prompt <= 512 && weights == "f32" { work.quick() } else { work });
         }
-        works.push(Work::time(Group::Generation, many_texts(weights), &sides).quick());
+        let many = Work::time(Group::Generation, many_texts(weights), &sides);
+        works.push(if weights == "f32" { many.quick() } else { many });
     }
     works
 }
