@@ -12,6 +12,7 @@
 mod chunkwise;
 mod layer;
 mod operator;
+mod pairs;
 mod polar;
 mod recurrent;
 mod scan_form;
