@@ -177,6 +177,11 @@ impl<'a, E: ScanElement> Scan<'a, E> {
         if self.reversed { self.shape.seqlen - 1 - position } else { position }
     }
 
+    /// Whether segment starts were given.
+    pub(crate) const fn has_segments(&self) -> bool {
+        self.starts.is_some()
+    }
+
     /// Whether a segment boundary lies between token `t` and the one that the pass visits before.
     pub(crate) fn is_cut(&self, batch: usize, t: usize) -> bool {
         self.starts.is_some_and(|starts| {

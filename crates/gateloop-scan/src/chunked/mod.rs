@@ -26,11 +26,13 @@ mod backward;
 pub(crate) mod dispatch;
 pub(crate) mod drive;
 mod forward;
+mod narrow;
 pub(crate) mod output;
 pub(crate) mod plan;
 mod relay;
 pub(crate) mod rows;
 mod segments;
+mod small;
 mod tasks;
 #[cfg(test)]
 mod whole_rows;
@@ -39,14 +41,19 @@ use crate::adjoint::{ScanGrads, Upstream};
 use crate::{ParallelFor, Scan, ScanElement};
 
 use self::backward::Backward;
+use self::dispatch::Level;
 use self::forward::Forward;
 use self::output::Output;
-use self::plan::{Plan, Request, is_streamed};
+use self::plan::{Plan, Request, is_small, is_streamed};
 use self::relay::Relayed;
+use self::small::{SmallBackward, SmallForward};
 
 /// Writes every state of `scan` to `h`.
 pub(crate) fn scan<E: ScanElement>(scan: &Scan<'_, E>, h: &mut [E]) {
     let shape = scan.shape();
+    if is_small::<E>(shape) {
+        return Level::best().dispatch(SmallForward { scan, h });
+    }
     let h = Output::new(h, is_streamed::<E>(shape));
     let threads = scan.threads();
     let request = Request::scan::<E>(shape, threads.threads(), h.misalignment());
@@ -60,6 +67,9 @@ pub(crate) fn adjoint<E: ScanElement>(
     grads: ScanGrads<'_, E>,
 ) {
     let shape = scan.shape();
+    if is_small::<E>(shape) {
+        return Level::best().dispatch(SmallBackward { scan, upstream, grads });
+    }
     let streamed = is_streamed::<E>(shape);
     let da = Output::new(grads.da, streamed);
     let db = Output::new(grads.db, streamed);
@@ -74,14 +84,15 @@ fn run<P: Relayed<IN, OUT>, const IN: usize, const OUT: usize>(
     request: &Request,
     threads: &dyn ParallelFor,
 ) {
-    match Plan::of_whole_rows(request) {
-        Some(plan) => {
-            if !segments::run(pass, &plan, threads) {
-                relay::run(pass, &plan, threads);
-            }
+    if let Some(plan) = Plan::of_whole_rows(request) {
+        if segments::run(pass, &plan, threads) {
+            return;
         }
-        None => drive::run(pass, &Plan::new(request), threads),
+        if plan.is_beyond_caches::<P::Element>() {
+            return relay::run(pass, &plan, threads);
+        }
     }
+    drive::run(pass, &Plan::new(request), threads);
 }
 
 #[cfg(test)]

@@ -244,6 +244,12 @@ pub(crate) struct OutputRow<'r, E> {
 }
 
 impl<'r, E: ScanElement> OutputRow<'r, E> {
+    /// Whether there are lanes that are written past the caches.
+    #[inline(always)]
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.streaming
+    }
+
     /// How to go through the row. All that is written as usual is written through
     /// [`OutputRow::lanes`].
     #[inline(always)]

@@ -17,7 +17,7 @@ const MAX_TILE_BYTES: usize = 2048;
 const SHARED_TILE_BYTES: usize = 512;
 /// Rows that a tile of a scan walks through before the next one of its group has its turn.
 const BLOCK_LEN: usize = 8;
-/// Below this many bytes of one operand, waking a thread takes longer than the scan.
+/// Up to this many bytes of one operand, waking a thread takes longer than the scan.
 const MIN_PARALLEL_BYTES: usize = 256 * 1024;
 /// From this many bytes of one output on, it is written past the caches.
 const MIN_STREAMED_BYTES: usize = 16 * 1024 * 1024;
@@ -28,6 +28,9 @@ const ENOUGH_PARTS: usize = 8;
 /// Bytes of one operand that are asked for in advance. More of them would push each other out of a
 /// first-level cache before they are used.
 const AHEAD_BYTES: usize = 4096;
+/// From this many bytes of one operand on, the caches are out of reach, and threads that take turns over
+/// whole rows are faster than threads that share each row.
+const MIN_RELAY_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes that a thread walks through when it is its turn, operands and results: they stay in a second-level
 /// cache.
 const TURN_BYTES: usize = 192 * 1024;
@@ -193,7 +196,7 @@ impl Plan {
     pub(crate) fn new(request: &Request) -> Self {
         let Request { shape, element_bytes, threads, .. } = *request;
         let chunk_len = request.chunk_len();
-        let is_large = shape.len() * element_bytes >= MIN_PARALLEL_BYTES;
+        let is_large = shape.len() * element_bytes > MIN_PARALLEL_BYTES;
         let groups = if is_large { request.groups() } else { 1 };
         let tile_width = request.tile_width(groups);
         let ahead = if request.streamed {
@@ -232,6 +235,11 @@ impl Plan {
         // Tiles as wide as there is room for on the stack, and row after row.
         let tile_bytes = MAX_TILE_BYTES / size_of::<f32>() * element_bytes;
         Some(Self::new(&Request { threads: 1, tile_bytes, block_len: 1, ..*request }))
+    }
+
+    /// Whether turns are better than sharing each row.
+    pub(crate) fn is_beyond_caches<E>(&self) -> bool {
+        self.shape.len() * size_of::<E>() >= MIN_RELAY_BYTES
     }
 
     /// Rows of a turn, of so many operands and results.
@@ -298,6 +306,12 @@ impl Plan {
         let lead = if i == 0 { self.misalignment.min(width) } else { 0 };
         Tile { batch, first: edge(i), width, pad, lead }
     }
+}
+
+/// Whether a scan is so small that it is not worth a plan, let alone a second thread.
+pub(crate) fn is_small<E: ScanElement>(shape: ScanShape) -> bool {
+    shape.len() * size_of::<E>() <= MIN_PARALLEL_BYTES
+        && Request::scan::<E>(shape, 1, 0).chunk_len() == shape.seqlen
 }
 
 /// Whether an output of this shape is written past the caches.

@@ -95,6 +95,10 @@ pub(crate) fn advance_out<I: Isa, E: ScanElement>(
         }
     }
 
+    if !out.is_streaming() {
+        let all = 0..state.len();
+        return lanes(state, a, b, out.lanes(all));
+    }
     let Parts { head, streamed, tail } = out.parts();
     for edge in [head, tail] {
         let row = edge.clone();

@@ -23,9 +23,9 @@ use super::plan::{Plan, Tile, shares};
 use super::rows::Lanes;
 
 /// Tokens by which a walk begins before its segment, what is tried first first.
-const LEADS: [usize; 2] = [256, 1024];
+const LEADS: [usize; 3] = [256, 512, 1024];
 /// A segment is at least so many times as long.
-const MIN_LEADS: usize = 8;
+const MIN_LEADS: usize = 4;
 /// Rows after which two walks are compared.
 const STRIDE: usize = 64;
 

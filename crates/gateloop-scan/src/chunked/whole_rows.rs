@@ -3,13 +3,15 @@
 use num_complex::Complex;
 
 use super::backward::Backward;
+use super::dispatch::Level;
 use super::forward::Forward;
 use super::output::Output;
 use super::plan::{Plan, Request};
 use super::segments::same_bits;
+use super::small::{SmallBackward, SmallForward};
 use super::{drive, relay, segments};
 use crate::adjoint::Upstream;
-use crate::{ParallelFor, Rayon, Scan, ScanElement, ScanShape};
+use crate::{ParallelFor, Rayon, Scan, ScanElement, ScanGrads, ScanShape};
 
 /// Three threads, of which one does everything, last task first.
 #[derive(Debug)]
@@ -195,6 +197,41 @@ fn a_guess_that_is_never_right_is_mended() {
     let plan = Plan::of_whole_rows(&request).unwrap();
     assert!(segments::run(&Forward { scan: &scan, h: out }, &plan, &Many));
     assert!(h == expected[0]);
+}
+
+/// The small scan beside the one in tiles.
+fn check_small<E: ScanElement>(scan: &Scan<'_, E>) {
+    let [h, da, db, dh0] = run(scan, How::Through, &Rayon).unwrap();
+    let [mut small_h, mut small_da, mut small_db] = [0; 3].map(|_| vec![E::ONE; h.len()]);
+    let mut small_dh0 = dh0.clone();
+    let dh_last = vec![E::narrow(0.5.into()); dh0.len()];
+    Level::best().dispatch(SmallForward { scan, h: &mut small_h });
+    let upstream = Upstream { h: &h, dh: scan.b(), dh_last: Some(&dh_last) };
+    let (da_out, db_out) = (&mut small_da[..], &mut small_db[..]);
+    let grads = ScanGrads { da: da_out, db: db_out, dh0: Some(&mut small_dh0) };
+    Level::best().dispatch(SmallBackward { scan, upstream, grads });
+    for (small, tiled) in [(small_h, h), (small_da, da), (small_db, db), (small_dh0, dh0)] {
+        assert!(same_bits(&small, &tiled));
+    }
+}
+
+#[test]
+fn small_scans_give_the_same_bits() {
+    for (batch, seqlen, channels) in [(1, 1, 512), (3, 19, 67), (2, 2, 1), (1, 300, 8), (2, 70, 16)]
+    {
+        let shape = ScanShape::new(batch, seqlen, channels).unwrap();
+        let (a, b) = numbers::<Complex<f32>>(shape, |t, c| noise(t * 31 + c));
+        let state: Vec<_> =
+            (0..batch * channels).map(|i| Complex::new(noise(i) as f32, 1.0)).collect();
+        let starts: Vec<bool> = (0..batch * seqlen).map(|t| t % 7 == 3).collect();
+        let scan = Scan::new(shape, &a, &b).unwrap();
+        for scan in [scan, scan.with_initial_state(&state).unwrap()] {
+            for scan in [scan, scan.with_segment_starts(&starts).unwrap()] {
+                check_small(&scan);
+                check_small(&scan.reversed());
+            }
+        }
+    }
 }
 
 #[test]
