@@ -40,9 +40,19 @@ fn pictures(results: &Results) -> [(&'static str, Picture); 4] {
     let speedups = plot::speedups(results);
     [
         ("length.svg", plot::times(title, "tokens T", &plot::lengths(results))),
-        ("channels.svg", plot::times("the same, T = 4096", "channels C", &plot::channels(results))),
+        (
+            "channels.svg",
+            plot::times("scan h = a h + b, f32, T = 4096", "channels C", &plot::channels(results)),
+        ),
         ("share.svg", plot::bars("share of the limit", plot::Scale::Linear, &shares)),
-        ("readme.svg", plot::bars("time of others, ours = 1", plot::Scale::Logarithmic, &speedups)),
+        (
+            "readme.svg",
+            plot::bars(
+                "time of others, ours = 1 (logarithmic)",
+                plot::Scale::Logarithmic,
+                &speedups,
+            ),
+        ),
     ]
 }
 
