@@ -13,7 +13,7 @@
 //! where `t + 1` is the token that the pass visits next. docs/math.md derives it.
 
 use crate::error::check_len;
-use crate::{Algorithm, Scan, ScanElement, ScanError, chunked};
+use crate::{Algorithm, Scan, ScanElement, ScanError};
 
 /// Where the gradients go; each is overwritten, and what it held before is not read.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ pub struct OwnedGrads<E> {
 }
 
 /// What the adjoint reads: states and their gradients, lengths checked.
-#[derive(Clone, Copy)]
-pub(crate) struct Upstream<'a, E> {
+#[derive(Debug, Clone, Copy)]
+pub struct Upstream<'a, E> {
     /// States, `[B, T, C]`.
     pub(crate) h: &'a [E],
     /// Gradient of the states, `[B, T, C]`.
@@ -111,7 +111,7 @@ impl<E: ScanElement> Scan<'_, E> {
 
         let upstream = Upstream { h, dh, dh_last };
         match algorithm.resolve(self.shape()) {
-            Algorithm::Auto | Algorithm::Chunked => chunked::adjoint(self, upstream, grads),
+            Algorithm::Auto | Algorithm::Chunked => E::adjoint(self, upstream, grads),
             concrete => by_scan(self, concrete, upstream, &mut grads)?,
         }
         Ok(())

@@ -22,6 +22,7 @@ pub trait ScanElement:
     + Mul<Output = Self>
     + Neg<Output = Self>
     + sealed::Polar
+    + sealed::Chunked
 {
     /// The type's name as in error messages and benchmark tables.
     const NAME: &'static str;
@@ -49,6 +50,21 @@ pub trait ScanElement:
 
 pub(crate) mod sealed {
     use super::ScanElement;
+    use crate::adjoint::{ScanGrads, Upstream};
+    use crate::problem::Scan;
+
+    /// The fast path of a concrete element. It is compiled with this crate, once, and not again by every
+    /// crate that scans.
+    pub trait Chunked: Sized {
+        /// Writes every state of `scan` to `h`.
+        fn scan(scan: &Scan<'_, Self>, h: &mut [Self])
+        where
+            Self: ScanElement;
+        /// Writes the gradients of `scan` to `grads`.
+        fn adjoint(scan: &Scan<'_, Self>, upstream: Upstream<'_, Self>, grads: ScanGrads<'_, Self>)
+        where
+            Self: ScanElement;
+    }
 
     /// A number as `exp(log) * direction`, in double precision whatever the element.
     pub trait Polar: Sized {

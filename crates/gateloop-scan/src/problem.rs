@@ -2,7 +2,7 @@
 
 use crate::error::check_len;
 use crate::parallel::{ParallelFor, Rayon};
-use crate::{Algorithm, ScanElement, ScanError, ScanShape, chunked, heinsen, naive, tree};
+use crate::{Algorithm, ScanElement, ScanError, ScanShape, heinsen, naive, tree};
 
 /// The recurrence `h[b,t,c] = a[b,t,c] h[b,t-1,c] + b[b,t,c]` over borrowed `[B, T, C]` arrays.
 ///
@@ -106,7 +106,7 @@ impl<'a, E: ScanElement> Scan<'a, E> {
             Algorithm::Naive => naive::scan(self, h),
             Algorithm::Tree => tree::scan(self, h),
             Algorithm::Heinsen => heinsen::scan(self, h),
-            Algorithm::Auto | Algorithm::Chunked => chunked::scan(self, h),
+            Algorithm::Auto | Algorithm::Chunked => E::scan(self, h),
         }
         Ok(())
     }

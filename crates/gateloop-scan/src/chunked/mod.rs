@@ -37,7 +37,10 @@ mod tasks;
 #[cfg(test)]
 mod whole_rows;
 
+use num_complex::Complex;
+
 use crate::adjoint::{ScanGrads, Upstream};
+use crate::element::sealed::Chunked;
 use crate::{ParallelFor, Scan, ScanElement};
 
 use self::backward::Backward;
@@ -48,8 +51,28 @@ use self::plan::{Plan, Request, is_small, is_streamed};
 use self::relay::Relayed;
 use self::small::{SmallBackward, SmallForward};
 
+macro_rules! compiled_here {
+    ($($element:ty),*) => {$(
+        impl Chunked for $element {
+            fn scan(scan: &Scan<'_, Self>, h: &mut [Self]) {
+                self::scan(scan, h);
+            }
+
+            fn adjoint(
+                scan: &Scan<'_, Self>,
+                upstream: Upstream<'_, Self>,
+                grads: ScanGrads<'_, Self>,
+            ) {
+                self::adjoint(scan, upstream, grads);
+            }
+        }
+    )*};
+}
+
+compiled_here!(f32, f64, Complex<f32>, Complex<f64>);
+
 /// Writes every state of `scan` to `h`.
-pub(crate) fn scan<E: ScanElement>(scan: &Scan<'_, E>, h: &mut [E]) {
+fn scan<E: ScanElement>(scan: &Scan<'_, E>, h: &mut [E]) {
     let shape = scan.shape();
     if is_small::<E>(shape) {
         return Level::best().dispatch(SmallForward { scan, h });
@@ -61,11 +84,7 @@ pub(crate) fn scan<E: ScanElement>(scan: &Scan<'_, E>, h: &mut [E]) {
 }
 
 /// Writes the gradients of `scan` to `grads`.
-pub(crate) fn adjoint<E: ScanElement>(
-    scan: &Scan<'_, E>,
-    upstream: Upstream<'_, E>,
-    grads: ScanGrads<'_, E>,
-) {
+fn adjoint<E: ScanElement>(scan: &Scan<'_, E>, upstream: Upstream<'_, E>, grads: ScanGrads<'_, E>) {
     let shape = scan.shape();
     if is_small::<E>(shape) {
         return Level::best().dispatch(SmallBackward { scan, upstream, grads });
