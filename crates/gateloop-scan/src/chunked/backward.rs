@@ -33,6 +33,13 @@ impl<E: ScanElement> Backward<'_, '_, E> {
         self.scan.shape().seqlen - 1 - position
     }
 
+    /// Where the row of a tile at `position` begins.
+    #[inline(always)]
+    fn at(&self, tile: Tile, position: usize) -> usize {
+        let t = self.scan.token(self.mirrored(position));
+        self.scan.shape().row(tile.batch, t) + tile.first
+    }
+
     #[inline(always)]
     fn is_cut(&self, batch: usize, position: usize) -> bool {
         self.scan.is_cut(batch, self.scan.token(self.mirrored(position)))
@@ -72,8 +79,7 @@ impl<E: ScanElement> Pass for Backward<'_, '_, E> {
     #[inline(always)]
     unsafe fn walk<I: Isa>(&self, tile: Tile, positions: Range<usize>, walk: &mut Walk<'_, E>) {
         for position in positions {
-            let t = self.scan.token(self.mirrored(position));
-            let at = self.scan.shape().row(tile.batch, t) + tile.first;
+            let at = self.at(tile, position);
             let [a, dh, _] = self.operands(tile, position);
             let later = walk.later(position, self.scan.shape().seqlen);
             let later = later.map_or(Later::none(), |later| Later(self.operands(tile, later)));
@@ -124,8 +130,7 @@ impl<E: ScanElement> Relayed<3, 2> for Backward<'_, '_, E> {
 
     #[inline(always)]
     fn operands(&self, tile: Tile, position: usize) -> [&[E]; 3] {
-        let t = self.scan.token(self.mirrored(position));
-        let at = self.scan.shape().row(tile.batch, t) + tile.first;
+        let at = self.at(tile, position);
         [self.scan.a(), self.upstream.dh, self.upstream.h]
             .map(|operand| &operand[at..at + tile.width])
     }
@@ -137,8 +142,7 @@ impl<E: ScanElement> Relayed<3, 2> for Backward<'_, '_, E> {
         position: usize,
         staged: &'s Staged<E>,
     ) -> [Lines<'s, E>; 2] {
-        let t = self.scan.token(self.mirrored(position));
-        let at = self.scan.shape().row(tile.batch, t) + tile.first;
+        let at = self.at(tile, position);
         // SAFETY: the caller's promise.
         let [da, db] = [&self.da, &self.db].map(|out| unsafe { out.row(at, tile.width) });
         [da.begin(staged.row(0, position)), db.begin(staged.row(1, position))]

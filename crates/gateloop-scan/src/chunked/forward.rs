@@ -19,6 +19,12 @@ pub(super) struct Forward<'p, 'a, E> {
 }
 
 impl<E: ScanElement> Forward<'_, '_, E> {
+    /// Where the row of a tile at `position` begins.
+    #[inline(always)]
+    fn at(&self, tile: Tile, position: usize) -> usize {
+        self.scan.shape().row(tile.batch, self.scan.token(position)) + tile.first
+    }
+
     /// Whether the state at `position` is its input alone.
     #[inline(always)]
     fn is_first(&self, batch: usize, position: usize) -> bool {
@@ -32,7 +38,7 @@ impl<E: ScanElement> Forward<'_, '_, E> {
     /// As for [`Pass::walk`].
     #[inline(always)]
     unsafe fn walk_row<I: Isa>(&self, tile: Tile, position: usize, walk: &mut Walk<'_, E>) {
-        let at = self.scan.shape().row(tile.batch, self.scan.token(position)) + tile.first;
+        let at = self.at(tile, position);
         let [a, b] = self.operands(tile, position);
         let later = walk.later(position, self.scan.shape().seqlen);
         let later = later.map_or(Later::none(), |later| Later(self.operands(tile, later)));
@@ -135,7 +141,7 @@ impl<E: ScanElement> Relayed<2, 1> for Forward<'_, '_, E> {
 
     #[inline(always)]
     fn operands(&self, tile: Tile, position: usize) -> [&[E]; 2] {
-        let at = self.scan.shape().row(tile.batch, self.scan.token(position)) + tile.first;
+        let at = self.at(tile, position);
         [self.scan.a(), self.scan.b()].map(|operand| &operand[at..at + tile.width])
     }
 
@@ -146,7 +152,7 @@ impl<E: ScanElement> Relayed<2, 1> for Forward<'_, '_, E> {
         position: usize,
         staged: &'s Staged<E>,
     ) -> [Lines<'s, E>; 1] {
-        let at = self.scan.shape().row(tile.batch, self.scan.token(position)) + tile.first;
+        let at = self.at(tile, position);
         // SAFETY: the caller's promise.
         [unsafe { self.h.row(at, tile.width) }.begin(staged.row(0, position))]
     }
