@@ -5,18 +5,17 @@
 //! time, so each input is read once and each output written once. Tiles go to threads; how
 //! channels are tiled cannot change a result, because channels do not meet.
 //!
-//! When there are too few channels to feed many threads, time is cut into chunks:
+//! When sequences are too few to give each thread its own, each takes a stretch of time, if decays forget
+//! ([`segments`]). If they do not, threads take turns over whole rows ([`relay`]), share rows, or, where there
+//! are too few channels for that, time is cut into chunks:
 //!
 //! 1. each chunk but the last is reduced to the affine map that it applies to the state;
 //! 2. the maps are applied one after the other to find the state that enters each chunk;
 //! 3. each chunk is scanned from that state.
 //!
-//! When arrays are larger than the caches and sequences too few to give each thread its own, each takes a
-//! stretch of time ([`segments`]), or they take turns over rows ([`relay`]).
-//!
-//! Where the chunks lie depends on the shape alone. With few threads the same arithmetic is done
-//! in one pass over the data, so a result has the same bits for any number of threads and any
-//! instruction set. And since a token's state depends only on its chunk's start and the tokens
+//! Whether there are chunks, and where, depends on the shape and the decays alone. With few threads the same
+//! arithmetic is done in one pass over the data, so a result has the same bits for any number of threads and
+//! any instruction set. And since a token's state depends only on its chunk's start and the tokens
 //! between, perturbing a token leaves all states before it as they were, bit for bit.
 
 // A kernel is compiled for the instruction set of the function that it is inlined into.
@@ -103,13 +102,12 @@ fn run<P: Relayed<IN, OUT>, const IN: usize, const OUT: usize>(
     request: &Request,
     threads: &dyn ParallelFor,
 ) {
-    if let Some(plan) = Plan::of_whole_rows(request) {
-        if segments::run(pass, &plan, threads) {
-            return;
-        }
-        if plan.is_beyond_caches::<P::Element>() {
-            return relay::run(pass, &plan, threads);
-        }
+    let of_whole_rows = || Plan::of_whole_rows(request);
+    if request.wants_segments() && segments::run(pass, &of_whole_rows(), threads) {
+        return;
+    }
+    if request.wants_turns() {
+        return relay::run(pass, &of_whole_rows(), threads);
     }
     drive::run(pass, &Plan::new(request), threads);
 }

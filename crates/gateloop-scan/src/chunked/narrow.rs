@@ -38,19 +38,19 @@ impl<E: ScanElement> NarrowWalk<'_, '_, E> {
             factor.copy_from_slice(fold.factor);
             offset.copy_from_slice(fold.offset);
         }
-        let rows = a.chunks_exact(W).zip(b.chunks_exact(W));
+        let rows = a.as_chunks::<W>().0.iter().zip(b.as_chunks::<W>().0);
         match (out, fold.is_some()) {
             (Some(out), true) => {
-                each(rows.zip(out.chunks_exact_mut(W)), backwards, |((a, b), out)| {
+                each(rows.zip(out.as_chunks_mut::<W>().0), backwards, |((a, b), out)| {
                     step(&mut h, a, b);
-                    out.copy_from_slice(&h);
+                    *out = h;
                     map(&mut factor, &mut offset, a, b);
                 });
             }
             (Some(out), false) => {
-                each(rows.zip(out.chunks_exact_mut(W)), backwards, |((a, b), out)| {
+                each(rows.zip(out.as_chunks_mut::<W>().0), backwards, |((a, b), out)| {
                     step(&mut h, a, b);
-                    out.copy_from_slice(&h);
+                    *out = h;
                 });
             }
             (None, true) => each(rows, backwards, |(a, b)| {
@@ -74,7 +74,7 @@ fn each<I: DoubleEndedIterator>(rows: I, backwards: bool, then: impl FnMut(I::It
 
 /// `h <- a h + b`
 #[inline(always)]
-fn step<E: ScanElement, const W: usize>(h: &mut [E; W], a: &[E], b: &[E]) {
+fn step<E: ScanElement, const W: usize>(h: &mut [E; W], a: &[E; W], b: &[E; W]) {
     for i in 0..W {
         h[i] = a[i] * h[i] + b[i];
     }
@@ -82,7 +82,12 @@ fn step<E: ScanElement, const W: usize>(h: &mut [E; W], a: &[E], b: &[E]) {
 
 /// The map of `h -> a h + b`, after another.
 #[inline(always)]
-fn map<E: ScanElement, const W: usize>(factor: &mut [E; W], offset: &mut [E; W], a: &[E], b: &[E]) {
+fn map<E: ScanElement, const W: usize>(
+    factor: &mut [E; W],
+    offset: &mut [E; W],
+    a: &[E; W],
+    b: &[E; W],
+) {
     for i in 0..W {
         factor[i] = a[i] * factor[i];
         offset[i] = a[i] * offset[i] + b[i];

@@ -24,7 +24,7 @@ const MIN_STREAMED_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of a row that would keep a thread busy, and from how many such parts on there is work for the
 /// threads without cutting time.
 const PART_BYTES: usize = 256;
-const ENOUGH_PARTS: usize = 8;
+const ENOUGH_PARTS: usize = 4;
 /// Bytes of one operand that are asked for in advance. More of them would push each other out of a
 /// first-level cache before they are used.
 const AHEAD_BYTES: usize = 4096;
@@ -155,11 +155,35 @@ impl Request {
     /// Tokens a chunk: a function of the shape alone, because it decides how results are rounded.
     fn chunk_len(&self) -> usize {
         let shape = self.shape;
-        if shape.batch * self.parts() >= ENOUGH_PARTS || shape.seqlen < MIN_CHUNKS * CHUNK_LEN {
+        let has_parts = shape.batch * self.parts() >= ENOUGH_PARTS;
+        if has_parts || shape.seqlen < MIN_CHUNKS * CHUNK_LEN || !self.is_large() {
             shape.seqlen
         } else {
             CHUNK_LEN
         }
+    }
+
+    /// Whether there is work for more than one thread.
+    const fn is_large(&self) -> bool {
+        self.shape.len() * self.element_bytes > MIN_PARALLEL_BYTES
+    }
+
+    /// Whether whole sequences cannot be shared out evenly.
+    const fn splits_sequences(&self) -> bool {
+        self.threads > 1 && !self.shape.batch.is_multiple_of(self.threads)
+    }
+
+    /// Whether it would be faster if memory were short enough for [`segments`](super::segments).
+    pub(crate) fn wants_segments(&self) -> bool {
+        self.is_large() && (self.splits_sequences() || self.chunk_len() < self.shape.seqlen)
+    }
+
+    /// Whether turns are better than threads that share each row.
+    pub(crate) fn wants_turns(&self) -> bool {
+        self.streamed
+            && self.splits_sequences()
+            && self.chunk_len() == self.shape.seqlen
+            && self.shape.len() * self.element_bytes >= MIN_RELAY_BYTES
     }
 
     /// Parts of a row, each enough for a thread.
@@ -196,7 +220,7 @@ impl Plan {
     pub(crate) fn new(request: &Request) -> Self {
         let Request { shape, element_bytes, threads, .. } = *request;
         let chunk_len = request.chunk_len();
-        let is_large = shape.len() * element_bytes > MIN_PARALLEL_BYTES;
+        let is_large = request.is_large();
         let groups = if is_large { request.groups() } else { 1 };
         let tile_width = request.tile_width(groups);
         let ahead = if request.streamed {
@@ -224,22 +248,12 @@ impl Plan {
         plan
     }
 
-    /// The plan for threads that each walk through whole rows, if that is best: whole sequences could not be
-    /// shared out evenly, and memory is what they wait for.
-    pub(crate) fn of_whole_rows(request: &Request) -> Option<Self> {
-        let Request { shape, element_bytes, threads, streamed, .. } = *request;
-        let is_cut = request.chunk_len() < shape.seqlen;
-        if !streamed || is_cut || threads < 2 || shape.batch.is_multiple_of(threads) {
-            return None;
-        }
+    /// The plan for threads that each walk through whole rows, uncut.
+    pub(crate) fn of_whole_rows(request: &Request) -> Self {
         // Tiles as wide as there is room for on the stack, and row after row.
-        let tile_bytes = MAX_TILE_BYTES / size_of::<f32>() * element_bytes;
-        Some(Self::new(&Request { threads: 1, tile_bytes, block_len: 1, ..*request }))
-    }
-
-    /// Whether turns are better than sharing each row.
-    pub(crate) fn is_beyond_caches<E>(&self) -> bool {
-        self.shape.len() * size_of::<E>() >= MIN_RELAY_BYTES
+        let tile_bytes = MAX_TILE_BYTES / size_of::<f32>() * request.element_bytes;
+        let plan = Self::new(&Request { threads: 1, tile_bytes, block_len: 1, ..*request });
+        Self { chunk_len: plan.shape.seqlen, ..plan }
     }
 
     /// Rows of a turn, of so many operands and results.
@@ -310,8 +324,7 @@ impl Plan {
 
 /// Whether a scan is so small that it is not worth a plan, let alone a second thread.
 pub(crate) fn is_small<E: ScanElement>(shape: ScanShape) -> bool {
-    shape.len() * size_of::<E>() <= MIN_PARALLEL_BYTES
-        && Request::scan::<E>(shape, 1, 0).chunk_len() == shape.seqlen
+    !Request::scan::<E>(shape, 1, 0).is_large()
 }
 
 /// Whether an output of this shape is written past the caches.

@@ -1,5 +1,4 @@
-//! Few sequences, many threads, arrays larger than the caches: each thread takes a stretch of time, and
-//! the state that enters it is guessed.
+//! Few sequences, many threads: each thread takes a stretch of time, and the state that enters it is guessed.
 //!
 //! Decays forget. A walk that begins with a state of zero some tokens before a segment arrives there, as a
 //! rule, with the very bits of the true state: what lies further back is less than the last digit. So every
@@ -8,8 +7,10 @@
 //! with the state that the segment before has ended with, bit by bit. Where they differ, the segment is
 //! walked through again from the true state until the two walks have met, after which all is as it was.
 //!
-//! So the result is that of one walk through all of time, whatever the guesses were worth. If a trial at one
-//! boundary says that they are worth little, nothing is done here.
+//! So the result is that of one walk through all of time, whatever the guesses were worth. If a trial
+//! over the first tokens says that they are worth little, nothing is done here. What is done instead may round
+//! differently, but not in those tokens: so the trial is the same for any number of threads, and no state
+//! depends on later tokens.
 
 use core::mem::size_of_val;
 use core::ops::Range;
@@ -22,31 +23,35 @@ use super::output::{Output, fence};
 use super::plan::{Plan, Tile, shares};
 use super::rows::Lanes;
 
-/// Tokens by which a walk begins before its segment, what is tried first first.
-const LEADS: [usize; 3] = [256, 512, 1024];
-/// A segment is at least so many times as long.
-const MIN_LEADS: usize = 4;
-/// Rows after which two walks are compared.
-const STRIDE: usize = 64;
+/// A segment is at least so many times as long as the walk that leads to it.
+const MIN_LEADS: usize = 3;
+/// The trial: where the walk that knows nothing begins, and of how many tokens it may need one to forget that.
+/// More would cost too much time where they do not help.
+const TRIAL_BEGIN: usize = 64;
+const TRIAL_SHARE: usize = 8;
+const TRIAL_MAX: usize = 1024;
+/// Tokens after which two walks are compared.
+const STRIDE: usize = 32;
 
 /// Runs `pass` over segments, or returns false and has done nothing.
 pub(super) fn run<P: Pass>(pass: &P, plan: &Plan, threads: &dyn ParallelFor) -> bool {
-    let cuts = LEADS.iter().filter_map(|&lead| Cut::new(plan, threads.threads(), lead));
-    let Some(cut) = cuts.into_iter().find(|cut| {
-        let mut forgets = false;
-        plan.level.dispatch(Trial { pass, plan, cut, forgets: &mut forgets });
-        forgets
-    }) else {
-        return false;
-    };
+    let mut memory = None;
+    plan.level.dispatch(Trial { pass, plan, memory: &mut memory });
+    let Some(memory) = memory else { return false };
+    // Other tokens may take somewhat longer to forget than those of the trial.
+    let cut = Cut::new(plan, threads.threads(), memory + memory / 2);
     let len = plan.shape.batch * cut.count * plan.shape.channels;
     let (mut guesses, mut ends) = (vec![P::Element::ZERO; len], vec![P::Element::ZERO; len]);
     {
         let (guesses, ends) = (&Output::new(&mut guesses, false), &Output::new(&mut ends, false));
-        threads.for_each(plan.shape.batch * cut.count, &|task| {
+        let walk = |task| {
             let (batch, index) = (task / cut.count, task % cut.count);
             plan.level.dispatch(Segment { pass, plan, cut: &cut, batch, index, guesses, ends });
-        });
+        };
+        match plan.shape.batch * cut.count {
+            1 => walk(0),
+            tasks => threads.for_each(tasks, &walk),
+        }
     }
     for index in 0..plan.tiles() {
         let tile = plan.tile(index);
@@ -64,17 +69,17 @@ struct Cut {
 }
 
 impl Cut {
-    /// As many segments a sequence as give every thread as many. None if they would be short.
-    fn new(plan: &Plan, threads: usize, lead: usize) -> Option<Self> {
-        let count = shares(plan.shape.batch, threads);
-        let is_long = plan.shape.seqlen / count >= MIN_LEADS * lead;
+    /// As many segments a sequence as give every thread as many, but not short ones.
+    fn new(plan: &Plan, threads: usize, lead: usize) -> Self {
         let (seqlen, channels) = (plan.shape.seqlen, plan.shape.channels);
-        (count > 1 && is_long).then_some(Self { seqlen, channels, count, lead })
+        let count = shares(plan.shape.batch, threads).min(seqlen / (MIN_LEADS * lead)).max(1);
+        Self { seqlen, channels, count, lead }
     }
 
-    /// Positions of segment `index`.
+    /// Positions of segment `index`. The first one needs no lead, and is longer by that.
     fn segment(&self, index: usize) -> Range<usize> {
-        let edge = |i: usize| i * self.seqlen / self.count;
+        let walked = self.seqlen + (self.count - 1) * self.lead;
+        let edge = |i: usize| if i == 0 { 0 } else { i * walked / self.count - (i - 1) * self.lead };
         edge(index)..edge(index + 1)
     }
 
@@ -85,28 +90,36 @@ impl Cut {
     }
 }
 
-/// Whether two walks to the first boundary, one half as long as the other, arrive with the same bits.
+/// After how many tokens a walk that begins with a state of zero has the bits of the true one, in all channels.
 struct Trial<'p, P: Pass> {
     pass: &'p P,
     plan: &'p Plan,
-    cut: &'p Cut,
-    forgets: &'p mut bool,
+    memory: &'p mut Option<usize>,
 }
 
 impl<P: Pass> Kernel for Trial<'_, P> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let tiles = self.plan.tiles() / self.plan.shape.batch;
-        let (at, lead) = (self.cut.segment(1).start, self.cut.lead);
-        *self.forgets = (0..tiles).all(|index| {
-            let tile = self.plan.tile(index);
-            let [long, short] = [lead, lead / 2].map(|lead| {
-                let mut state = Lanes::zero();
-                approach::<I, P>(self.pass, tile, at - lead..at, &mut state);
-                state
-            });
-            same_bits(&long.0[tile.lanes()], &short.0[tile.lanes()])
+        let Self { pass, plan, memory } = self;
+        let end = (plan.shape.seqlen / TRIAL_SHARE).min(TRIAL_MAX);
+        let in_sequence = plan.tiles() / plan.shape.batch;
+        let of_tiles = (0..in_sequence).map(|index| {
+            let tile = plan.tile(index);
+            let (mut truth, mut guess) = (Lanes::zero(), Lanes::zero());
+            pass.start(tile, &mut truth.0[tile.lanes()]);
+            approach::<I, P>(pass, tile, 0..TRIAL_BEGIN, &mut truth);
+            for begin in (TRIAL_BEGIN..end).step_by(STRIDE) {
+                let stride = begin..begin + STRIDE;
+                approach::<I, P>(pass, tile, stride.clone(), &mut truth);
+                approach::<I, P>(pass, tile, stride.clone(), &mut guess);
+                if same_bits(&truth.0[tile.lanes()], &guess.0[tile.lanes()]) {
+                    return Some(stride.end - TRIAL_BEGIN);
+                }
+            }
+            None
         });
+        // None if it is none for one of them.
+        *memory = of_tiles.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max());
     }
 }
 
