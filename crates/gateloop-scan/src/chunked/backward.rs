@@ -10,6 +10,7 @@ use core::ops::Range;
 use crate::adjoint::Upstream;
 use crate::{Scan, ScanElement};
 
+use super::columns::{self, ByColumns, Map, part, part_mut};
 use super::dispatch::Isa;
 use super::drive::{Pass, Walk};
 use super::output::{Lines, Output, Staged};
@@ -60,6 +61,52 @@ impl<E: ScanElement> Backward<'_, '_, E> {
             }
         }
     }
+
+    #[inline(always)]
+    fn goes_by_columns(&self, tile: Tile, walk: &Walk<'_, E>) -> bool {
+        let in_caches = walk.staged.is_none() && !self.db.is_streaming();
+        let suits = in_caches && columns::suit::<E>(tile.width);
+        (suits || walk.only_moves()) && !self.scan.has_segments()
+    }
+
+    /// Advances `walk` by one row.
+    ///
+    /// # Safety
+    /// As for [`Pass::walk`].
+    #[inline(always)]
+    unsafe fn walk_row<I: Isa>(&self, tile: Tile, position: usize, walk: &mut Walk<'_, E>) {
+        let at = self.at(tile, position);
+        let [a, dh, _] = self.operands(tile, position);
+        let later = walk.later(position, self.scan.shape().seqlen);
+        let later = later.map_or(Later::none(), |later| Later(self.operands(tile, later)));
+        let out = walk.write.then(|| match &mut walk.staged {
+            Some(staged) => staged.both_mut(position),
+            // SAFETY: the rows belong to this tile and these positions, which the caller promises
+            // to be this thread's if it writes.
+            None => unsafe { [&self.da, &self.db].map(|out| out.row(at, tile.width)) },
+        });
+        let before = self.before(tile, position);
+        match (out, before) {
+            (Some(out), Some(before)) => {
+                adjoint_out::<I, E>(walk.state, &Adjoint { a, dh, before }, out, later);
+            }
+            (Some([mut da, mut db]), None) => {
+                da.lanes(0..tile.width).fill(E::ZERO);
+                add(db.lanes(0..tile.width), dh, walk.state);
+                retreat(walk.state, a, dh);
+            }
+            (None, _) => retreat(walk.state, a, dh),
+        }
+        if let Some(fold) = &mut walk.fold {
+            fold_backward(fold, a, dh);
+        }
+        if self.is_cut(tile.batch, position) {
+            walk.state.fill(E::ZERO);
+            if let Some(fold) = &mut walk.fold {
+                fold.offset.fill(E::ZERO);
+            }
+        }
+    }
 }
 
 impl<E: ScanElement> Pass for Backward<'_, '_, E> {
@@ -78,38 +125,17 @@ impl<E: ScanElement> Pass for Backward<'_, '_, E> {
 
     #[inline(always)]
     unsafe fn walk<I: Isa>(&self, tile: Tile, positions: Range<usize>, walk: &mut Walk<'_, E>) {
+        let mut positions = positions;
+        if self.goes_by_columns(tile, walk) {
+            // What the first token multiplied is not a row of states.
+            let end = positions.end.min(self.scan.shape().seqlen - 1).max(positions.start);
+            // SAFETY: the caller's promise.
+            unsafe { columns::walk(self, tile, positions.start..end, walk) };
+            positions.start = end;
+        }
         for position in positions {
-            let at = self.at(tile, position);
-            let [a, dh, _] = self.operands(tile, position);
-            let later = walk.later(position, self.scan.shape().seqlen);
-            let later = later.map_or(Later::none(), |later| Later(self.operands(tile, later)));
-            let out = walk.write.then(|| match &mut walk.staged {
-                Some(staged) => staged.both_mut(position),
-                // SAFETY: the rows belong to this tile and these positions, which the caller promises
-                // to be this thread's if it writes.
-                None => unsafe { [&self.da, &self.db].map(|out| out.row(at, tile.width)) },
-            });
-            let before = self.before(tile, position);
-            match (out, before) {
-                (Some(out), Some(before)) => {
-                    adjoint_out::<I, E>(walk.state, &Adjoint { a, dh, before }, out, later);
-                }
-                (Some([mut da, mut db]), None) => {
-                    da.lanes(0..tile.width).fill(E::ZERO);
-                    add(db.lanes(0..tile.width), dh, walk.state);
-                    retreat(walk.state, a, dh);
-                }
-                (None, _) => retreat(walk.state, a, dh),
-            }
-            if let Some(fold) = &mut walk.fold {
-                fold_backward(fold, a, dh);
-            }
-            if self.is_cut(tile.batch, position) {
-                walk.state.fill(E::ZERO);
-                if let Some(fold) = &mut walk.fold {
-                    fold.offset.fill(E::ZERO);
-                }
-            }
+            // SAFETY: the caller's promise.
+            unsafe { self.walk_row::<I>(tile, position, walk) };
         }
     }
 
@@ -121,6 +147,85 @@ impl<E: ScanElement> Pass for Backward<'_, '_, E> {
             row.lanes(0..tile.width).copy_from_slice(state);
         }
     }
+}
+
+impl<E: ScanElement> ByColumns<E> for Backward<'_, '_, E> {
+    #[inline(always)]
+    unsafe fn column<const W: usize>(
+        &self,
+        tile: Tile,
+        first: usize,
+        positions: Range<usize>,
+        walk: &mut Walk<'_, E>,
+    ) {
+        let channels = self.scan.shape().channels as isize;
+        let step = if self.goes_backwards() { -channels } else { channels };
+        let rows = columns::rows(self.at(tile, positions.start) + first, step, positions.len());
+        let mut c: [E; W] = *part(walk.state, first);
+        let operands = |at| (part(self.scan.a(), at), part(self.upstream.dh, at));
+        let write = |at: usize, [da, g]: [&[E; W]; 2]| {
+            // SAFETY: the lanes belong to this tile and these positions, which the caller promises to be
+            // this thread's.
+            let [mut da_out, mut g_out] = unsafe { [&self.da, &self.db].map(|out| out.row(at, W)) };
+            da_out.lanes(0..W).copy_from_slice(da);
+            g_out.lanes(0..W).copy_from_slice(g);
+        };
+        match &mut walk.fold {
+            Some(fold) => {
+                let mut map = Map::load(fold, first);
+                for at in rows {
+                    let (a, dh) = operands(at);
+                    map.backward(a, dh);
+                    let g = retreat_column(&mut c, a, dh);
+                    if walk.write {
+                        let before = part(self.upstream.h, at.wrapping_add_signed(step));
+                        write(at, [&times_conj(&g, before), &g]);
+                    }
+                }
+                map.store(fold, first);
+            }
+            None if walk.write => {
+                for at in rows {
+                    let (a, dh) = operands(at);
+                    let g = retreat_column(&mut c, a, dh);
+                    let before = part(self.upstream.h, at.wrapping_add_signed(step));
+                    write(at, [&times_conj(&g, before), &g]);
+                }
+            }
+            None => {
+                for at in rows {
+                    let (a, dh) = operands(at);
+                    retreat_column(&mut c, a, dh);
+                }
+            }
+        }
+        *part_mut(walk.state, first) = c;
+    }
+}
+
+/// `g = dh + c`, `c <- conj(a) g`.
+#[inline(always)]
+fn retreat_column<E: ScanElement, const W: usize>(
+    c: &mut [E; W],
+    a: &[E; W],
+    dh: &[E; W],
+) -> [E; W] {
+    let mut g = [E::ZERO; W];
+    for i in 0..W {
+        g[i] = dh[i] + c[i];
+        c[i] = g[i] * a[i].conj();
+    }
+    g
+}
+
+/// `g conj(h)`.
+#[inline(always)]
+fn times_conj<E: ScanElement, const W: usize>(g: &[E; W], h: &[E; W]) -> [E; W] {
+    let mut product = [E::ZERO; W];
+    for i in 0..W {
+        product[i] = g[i] * h[i].conj();
+    }
+    product
 }
 
 impl<E: ScanElement> Relayed<3, 2> for Backward<'_, '_, E> {

@@ -4,11 +4,11 @@ use core::ops::Range;
 
 use crate::{ParallelFor, ScanElement};
 
-use super::dispatch::{Baseline, Isa};
+use super::dispatch::{Isa, Kernel, Level};
 use super::output::{Output, Staged};
 use super::plan::{Plan, Schedule, Tile};
 use super::rows::Fold;
-use super::tasks::{FromState, Reduce, Through};
+use super::tasks::{from_state, reduce, through};
 
 /// A recurrence that walks through time with a state a lane: the scan, or its adjoint.
 pub(crate) trait Pass: Sync {
@@ -59,6 +59,12 @@ impl<'s, E> Walk<'s, E> {
         Self { state, fold, write: false, ahead, staged: None }
     }
 
+    /// Whether nothing but the state is wanted.
+    #[inline(always)]
+    pub(crate) fn only_moves(&self) -> bool {
+        !self.write && self.fold.is_none()
+    }
+
     /// The position whose operands are to be asked for at this one.
     #[inline(always)]
     pub(crate) fn later(&self, position: usize, seqlen: usize) -> Option<usize> {
@@ -72,9 +78,38 @@ impl<'s, E> Walk<'s, E> {
     }
 }
 
+/// [`Pass::walk`] with an instruction set, as a function of its own: it is long, and called from many places.
+///
+/// # Safety
+/// As for [`Pass::walk`].
+pub(crate) unsafe fn walk<P: Pass>(
+    level: Level,
+    pass: &P,
+    tile: Tile,
+    positions: Range<usize>,
+    walk: &mut Walk<'_, P::Element>,
+) {
+    struct Apart<'w, 's, P: Pass> {
+        pass: &'w P,
+        tile: Tile,
+        positions: Range<usize>,
+        walk: &'w mut Walk<'s, P::Element>,
+    }
+
+    impl<P: Pass> Kernel for Apart<'_, '_, P> {
+        #[inline(always)]
+        fn run<I: Isa>(self) {
+            // SAFETY: the promise of the caller of the function around.
+            unsafe { self.pass.walk::<I>(self.tile, self.positions, self.walk) };
+        }
+    }
+
+    level.dispatch(Apart { pass, tile, positions, walk });
+}
+
 /// Runs `pass` as `plan` says.
 pub(crate) fn run<P: Pass>(pass: &P, plan: &Plan, threads: &dyn ParallelFor) {
-    let through = |group| plan.level.dispatch(Through { pass, plan, group });
+    let through = |group| through(pass, plan, group);
     match plan.schedule {
         Schedule::Serial => (0..plan.groups()).for_each(through),
         Schedule::Groups => threads.for_each(plan.groups(), &through),
@@ -93,7 +128,7 @@ fn by_chunks<P: Pass>(pass: &P, plan: &Plan, threads: &dyn ParallelFor) {
             (&Output::new(&mut factors, false), &Output::new(&mut offsets, false));
         threads.for_each(plan.tiles() * (chunks - 1), &|task| {
             let (tile, chunk) = (plan.tile(task / (chunks - 1)), task % (chunks - 1));
-            plan.level.dispatch(Reduce { pass, plan, tile, chunk, factors, offsets });
+            reduce(pass, plan, tile, chunk, [factors, offsets]);
         });
     }
 
@@ -105,7 +140,7 @@ fn by_chunks<P: Pass>(pass: &P, plan: &Plan, threads: &dyn ParallelFor) {
     let states = &states;
     threads.for_each(plan.tiles() * chunks, &|task| {
         let (tile, chunk) = (plan.tile(task / chunks), task % chunks);
-        plan.level.dispatch(FromState { pass, plan, tile, chunk, states });
+        from_state(pass, plan, tile, chunk, states);
     });
 }
 
@@ -139,7 +174,7 @@ fn carry<P: Pass>(
                     let mut walk = Walk::reading(&mut state, None, 0);
                     let lane = Tile::lane(batch, c);
                     // SAFETY: nothing is written.
-                    unsafe { pass.walk::<Baseline>(lane, plan.chunk(chunk), &mut walk) };
+                    unsafe { self::walk(plan.level, pass, lane, plan.chunk(chunk), &mut walk) };
                     state[0]
                 });
         }

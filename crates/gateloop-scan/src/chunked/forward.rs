@@ -4,13 +4,13 @@ use core::ops::Range;
 
 use crate::{Scan, ScanElement};
 
+use super::columns::{self, ByColumns, Map, part, part_mut};
 use super::dispatch::Isa;
 use super::drive::{Pass, Walk};
-use super::narrow::{self, NarrowWalk};
-use super::output::{Lines, Output, Staged};
+use super::output::{Lines, Output, OutputRow, Staged};
 use super::plan::Tile;
 use super::relay::Relayed;
-use super::rows::{Later, advance, advance_out, fold_forward};
+use super::rows::{Later, advance, advance_into, advance_out, fold_forward};
 
 /// Writes `h`.
 pub(super) struct Forward<'p, 'a, E> {
@@ -67,34 +67,29 @@ impl<E: ScanElement> Forward<'_, '_, E> {
         }
     }
 
-    /// Whether rows are so narrow that there is a loop of their own for them.
-    #[inline(always)]
-    fn is_narrow(&self, tile: Tile, walk: &Walk<'_, E>) -> bool {
-        tile.width == self.scan.shape().channels
-            && narrow::WIDTHS.contains(&tile.width)
-            && !self.scan.has_segments()
-            && walk.staged.is_none()
-    }
-
-    /// Walks through rows that all have something before.
+    /// Walks through rows that all have something before, each of which is the state of the next.
     ///
     /// # Safety
-    /// As for [`Pass::walk`].
+    /// As for [`Pass::walk`] with `write`.
     #[inline(always)]
-    unsafe fn walk_narrow(&self, tile: Tile, positions: Range<usize>, walk: &mut Walk<'_, E>) {
-        let Some(last) = positions.len().checked_sub(1) else { return };
-        let ends = [positions.start, positions.start + last].map(|at| self.scan.token(at));
-        let at = self.scan.shape().row(tile.batch, ends[0].min(ends[1]));
-        let len = positions.len() * tile.width;
-        // SAFETY: the rows are those of these positions, which the caller promises to be this thread's.
-        let mut out = walk.write.then(|| unsafe { self.h.row(at, len) });
-        let out = out.as_mut().map(|out| out.lanes(0..len));
-        let backwards = self.goes_backwards();
-        NarrowWalk { state: walk.state, fold: walk.fold.as_mut(), backwards }.run(
-            &self.scan.a()[at..at + len],
-            &self.scan.b()[at..at + len],
-            out,
-        );
+    unsafe fn walk_in_place(&self, tile: Tile, positions: Range<usize>, state: &mut [E]) {
+        let channels = self.scan.shape().channels as isize;
+        let step = if self.goes_backwards() { -channels } else { channels };
+        let mut before: Option<OutputRow<'_, E>> = None;
+        let at = if positions.is_empty() { 0 } else { self.at(tile, positions.start) };
+        for at in columns::rows(at, step, positions.len()) {
+            let lanes = at..at + tile.width;
+            let (a, b) = (&self.scan.a()[lanes.clone()], &self.scan.b()[lanes]);
+            // SAFETY: the row belongs to this tile and these positions, which the caller promises to be this
+            // thread's; no position comes twice.
+            let mut now = unsafe { self.h.row(at, tile.width) };
+            let before_row = before.as_mut().map_or(&*state, |row| row.lanes(0..tile.width));
+            advance_into(before_row, a, b, now.lanes(0..tile.width));
+            before = Some(now);
+        }
+        if let Some(mut last) = before {
+            state.copy_from_slice(last.lanes(0..tile.width));
+        }
     }
 }
 
@@ -115,15 +110,21 @@ impl<E: ScanElement> Pass for Forward<'_, '_, E> {
     #[inline(always)]
     unsafe fn walk<I: Isa>(&self, tile: Tile, positions: Range<usize>, walk: &mut Walk<'_, E>) {
         let mut positions = positions;
-        if self.is_narrow(tile, walk) && !positions.is_empty() {
+        let in_caches = walk.staged.is_none() && !self.h.is_streaming();
+        if (in_caches || walk.only_moves()) && !self.scan.has_segments() && !positions.is_empty() {
             if self.is_first(tile.batch, positions.start) {
                 // SAFETY: the caller's promise.
                 unsafe { self.walk_row::<I>(tile, positions.start, walk) };
                 positions.start += 1;
             }
-            // SAFETY: the caller's promise.
-            unsafe { self.walk_narrow(tile, positions, walk) };
-            return;
+            if columns::suit::<E>(tile.width) || walk.only_moves() {
+                // SAFETY: the caller's promise.
+                return unsafe { columns::walk(self, tile, positions, walk) };
+            }
+            if walk.write && walk.fold.is_none() {
+                // SAFETY: the caller's promise.
+                return unsafe { self.walk_in_place(tile, positions, walk.state) };
+            }
         }
         for position in positions {
             // SAFETY: the caller's promise.
@@ -132,6 +133,64 @@ impl<E: ScanElement> Pass for Forward<'_, '_, E> {
     }
 
     unsafe fn finish(&self, _tile: Tile, _state: &[E]) {}
+}
+
+impl<E: ScanElement> ByColumns<E> for Forward<'_, '_, E> {
+    #[inline(always)]
+    unsafe fn column<const W: usize>(
+        &self,
+        tile: Tile,
+        first: usize,
+        positions: Range<usize>,
+        walk: &mut Walk<'_, E>,
+    ) {
+        let channels = self.scan.shape().channels as isize;
+        let step = if self.goes_backwards() { -channels } else { channels };
+        let rows = columns::rows(self.at(tile, positions.start) + first, step, positions.len());
+        let mut h: [E; W] = *part(walk.state, first);
+        let operands = |at| (part(self.scan.a(), at), part(self.scan.b(), at));
+        let write = |at, h: &[E; W]| {
+            // SAFETY: the lanes belong to this tile and these positions, which the caller promises to be
+            // this thread's.
+            unsafe { self.h.row(at, W) }.lanes(0..W).copy_from_slice(h);
+        };
+        match &mut walk.fold {
+            Some(fold) => {
+                let mut map = Map::load(fold, first);
+                for at in rows {
+                    let (a, b) = operands(at);
+                    advance_column(&mut h, a, b);
+                    map.forward(a, b);
+                    if walk.write {
+                        write(at, &h);
+                    }
+                }
+                map.store(fold, first);
+            }
+            None if walk.write => {
+                for at in rows {
+                    let (a, b) = operands(at);
+                    advance_column(&mut h, a, b);
+                    write(at, &h);
+                }
+            }
+            None => {
+                for at in rows {
+                    let (a, b) = operands(at);
+                    advance_column(&mut h, a, b);
+                }
+            }
+        }
+        *part_mut(walk.state, first) = h;
+    }
+}
+
+/// `h <- a h + b`
+#[inline(always)]
+fn advance_column<E: ScanElement, const W: usize>(h: &mut [E; W], a: &[E; W], b: &[E; W]) {
+    for i in 0..W {
+        h[i] = a[i] * h[i] + b[i];
+    }
 }
 
 impl<E: ScanElement> Relayed<2, 1> for Forward<'_, '_, E> {

@@ -41,6 +41,11 @@ impl<'a, E: ScanElement> Output<'a, E> {
         Self { data, len, streaming, borrow: PhantomData }
     }
 
+    /// Whether there are lanes that are written past the caches.
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.streaming
+    }
+
     /// Elements between the beginning of the array and the first cache line boundary.
     pub(crate) fn misalignment(&self) -> usize {
         misalignment(self.data)

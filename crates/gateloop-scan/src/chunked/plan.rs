@@ -19,12 +19,12 @@ const SHARED_TILE_BYTES: usize = 512;
 const BLOCK_LEN: usize = 8;
 /// Up to this many bytes of one operand, waking a thread takes longer than the scan.
 const MIN_PARALLEL_BYTES: usize = 256 * 1024;
+/// From this many bytes of one operand on, segments are so long that the walks to them do not matter.
+const MIN_SEGMENTS_BYTES: usize = 4 * 1024 * 1024;
 /// From this many bytes of one output on, it is written past the caches.
 const MIN_STREAMED_BYTES: usize = 16 * 1024 * 1024;
-/// Bytes of a row that would keep a thread busy, and from how many such parts on there is work for the
-/// threads without cutting time.
+/// Bytes of a row that would keep a thread busy.
 const PART_BYTES: usize = 256;
-const ENOUGH_PARTS: usize = 4;
 /// Bytes of one operand that are asked for in advance. More of them would push each other out of a
 /// first-level cache before they are used.
 const AHEAD_BYTES: usize = 4096;
@@ -36,8 +36,42 @@ const MIN_RELAY_BYTES: usize = 64 * 1024 * 1024;
 const TURN_BYTES: usize = 192 * 1024;
 /// Tokens of a chunk when time is cut.
 const CHUNK_LEN: usize = 1024;
-/// Shorter sequences are not cut.
-const MIN_CHUNKS: usize = 4;
+
+/// What a pass takes its time for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// Reading and writing: the two passes over time that is cut must be shared by many threads to pay.
+    Memory,
+    /// Its arithmetic.
+    Compute,
+}
+
+impl Bound {
+    /// From how many parts on there is work for the threads without cutting time.
+    const fn enough_parts(self) -> usize {
+        match self {
+            Self::Memory => 2,
+            Self::Compute => 8,
+        }
+    }
+
+    /// Sequences of fewer chunks are not cut.
+    const fn min_chunks(self) -> usize {
+        match self {
+            Self::Memory => 16,
+            Self::Compute => 4,
+        }
+    }
+
+    /// How few threads can share a row. Where memory counts, two lose more than they gain: each asks for the
+    /// lines next to its own, which the other one is writing.
+    const fn min_sharing(self) -> usize {
+        match self {
+            Self::Memory => 4,
+            Self::Compute => 2,
+        }
+    }
+}
 
 /// Some channels of one sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +166,8 @@ pub(crate) struct Request {
     pub(crate) streamed: bool,
     /// Rows that a tile walks through before the next one of its group has its turn.
     pub(crate) block_len: usize,
+    /// What takes the time.
+    pub(crate) bound: Bound,
 }
 
 impl Request {
@@ -149,14 +185,16 @@ impl Request {
             misalignment,
             streamed: is_streamed::<E>(shape),
             block_len: BLOCK_LEN,
+            bound: Bound::Memory,
         }
     }
 
     /// Tokens a chunk: a function of the shape alone, because it decides how results are rounded.
     fn chunk_len(&self) -> usize {
         let shape = self.shape;
-        let has_parts = shape.batch * self.parts() >= ENOUGH_PARTS;
-        if has_parts || shape.seqlen < MIN_CHUNKS * CHUNK_LEN || !self.is_large() {
+        let has_parts = shape.batch * self.parts() >= self.bound.enough_parts();
+        let is_short = shape.seqlen < self.bound.min_chunks() * CHUNK_LEN;
+        if has_parts || is_short || !self.is_large() {
             shape.seqlen
         } else {
             CHUNK_LEN
@@ -165,7 +203,12 @@ impl Request {
 
     /// Whether there is work for more than one thread.
     const fn is_large(&self) -> bool {
-        self.shape.len() * self.element_bytes > MIN_PARALLEL_BYTES
+        self.bytes() > MIN_PARALLEL_BYTES
+    }
+
+    /// Bytes of an operand.
+    const fn bytes(&self) -> usize {
+        self.shape.len() * self.element_bytes
     }
 
     /// Whether whole sequences cannot be shared out evenly.
@@ -175,7 +218,8 @@ impl Request {
 
     /// Whether it would be faster if memory were short enough for [`segments`](super::segments).
     pub(crate) fn wants_segments(&self) -> bool {
-        self.is_large() && (self.splits_sequences() || self.chunk_len() < self.shape.seqlen)
+        let splits = self.splits_sequences() && self.bytes() >= MIN_SEGMENTS_BYTES;
+        splits || self.chunk_len() < self.shape.seqlen
     }
 
     /// Whether turns are better than threads that share each row.
@@ -183,7 +227,7 @@ impl Request {
         self.streamed
             && self.splits_sequences()
             && self.chunk_len() == self.shape.seqlen
-            && self.shape.len() * self.element_bytes >= MIN_RELAY_BYTES
+            && self.bytes() >= MIN_RELAY_BYTES
     }
 
     /// Parts of a row, each enough for a thread.
@@ -193,6 +237,9 @@ impl Request {
 
     /// Into how many groups of tiles a sequence is cut.
     fn groups(&self) -> usize {
+        if self.threads < self.bound.min_sharing() {
+            return 1;
+        }
         shares(self.shape.batch, self.threads).clamp(1, self.parts())
     }
 
@@ -335,7 +382,7 @@ pub(crate) fn is_streamed<E>(shape: ScanShape) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_LANES, Plan, Request, Schedule};
+    use super::{Bound, MAX_LANES, Plan, Request, Schedule};
     use crate::ScanShape;
 
     fn plan(b: usize, t: usize, c: usize, threads: usize, misalignment: usize) -> Plan {
@@ -376,14 +423,23 @@ mod tests {
     }
 
     #[test]
-    fn small_shapes_stay_on_the_calling_thread() {
+    fn threads_get_what_pays() {
         assert_eq!(plan(1, 64, 512, 16, 0).schedule, Schedule::Serial);
         assert_eq!(plan(1, 65536, 512, 1, 0).schedule, Schedule::Serial);
-        assert_eq!(plan(1, 65536, 512, 2, 0).schedule, Schedule::Groups);
-        assert_eq!(plan(1, 1_048_576, 8, 2, 0).schedule, Schedule::Chunks);
+        assert_eq!(plan(1, 65536, 512, 2, 0).schedule, Schedule::Serial);
+        assert_eq!(plan(1, 65536, 512, 4, 0).schedule, Schedule::Groups);
         assert_eq!(plan(1, 65536, 512, 16, 0).groups(), 8);
-        assert_eq!(plan(1, 65536, 256, 16, 0).schedule, Schedule::Chunks);
+        assert_eq!(plan(2, 65536, 512, 2, 0).schedule, Schedule::Groups);
+        assert_eq!(plan(1, 1_048_576, 8, 2, 0).schedule, Schedule::Chunks);
+        assert_eq!(plan(1, 65536, 256, 16, 0).schedule, Schedule::Groups);
         assert_eq!(plan(16, 4096, 512, 16, 0).schedule, Schedule::Groups);
-        assert_eq!(plan(3, 4096, 512, 2, 0).groups(), 6);
+        assert_eq!(plan(3, 4096, 512, 4, 0).groups(), 12);
+        let compute = |b, t, c, threads| {
+            let shape = ScanShape::new(b, t, c).unwrap();
+            let scan = Request::scan::<f32>(shape, threads, 0);
+            Plan::new(&Request { bound: Bound::Compute, ..scan })
+        };
+        assert_eq!(compute(1, 65536, 512, 2).schedule, Schedule::Groups);
+        assert_eq!(compute(1, 65536, 256, 16).schedule, Schedule::Chunks);
     }
 }

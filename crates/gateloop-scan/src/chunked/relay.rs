@@ -20,7 +20,7 @@ use std::thread::{panicking, yield_now};
 use crate::{ParallelFor, ScanElement};
 
 use super::dispatch::{Isa, Kernel};
-use super::drive::{Pass, Walk};
+use super::drive::{self, Pass, Walk};
 use super::output::{Lines, Staged, exchange, fence};
 use super::plan::{Plan, Tile};
 use super::rows::Lanes;
@@ -188,7 +188,7 @@ impl<P: Relayed<IN, OUT>, const IN: usize, const OUT: usize> Kernel for Runner<'
             let mut walk =
                 Walk { state, fold: None, write: true, ahead: 0, staged: Some(&mut staged) };
             // SAFETY: every leg is taken by one thread.
-            unsafe { pass.walk::<I>(leg.tile, leg.positions.clone(), &mut walk) };
+            unsafe { drive::walk(plan.level, pass, leg.tile, leg.positions.clone(), &mut walk) };
             if leg.positions.end == plan.shape.seqlen {
                 // SAFETY: a tile has one last leg.
                 unsafe { pass.finish(leg.tile, walk.state) };

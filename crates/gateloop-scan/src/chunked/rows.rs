@@ -78,6 +78,14 @@ pub(crate) fn advance<E: ScanElement>(state: &mut [E], a: &[E], b: &[E]) {
     }
 }
 
+/// `now = a before + b`.
+#[inline(always)]
+pub(crate) fn advance_into<E: ScanElement>(before: &[E], a: &[E], b: &[E], now: &mut [E]) {
+    for (((now, &before), &a), &b) in now.iter_mut().zip(before).zip(a).zip(b) {
+        *now = a * before + b;
+    }
+}
+
 /// `state <- a state + b`, written out.
 #[inline(always)]
 pub(crate) fn advance_out<I: Isa, E: ScanElement>(

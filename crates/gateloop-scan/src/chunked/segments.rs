@@ -17,8 +17,8 @@ use core::ops::Range;
 
 use crate::{ParallelFor, ScanElement};
 
-use super::dispatch::{Isa, Kernel};
-use super::drive::{Pass, Walk};
+use super::dispatch::Level;
+use super::drive::{self, Pass, Walk};
 use super::output::{Output, fence};
 use super::plan::{Plan, Tile, shares};
 use super::rows::Lanes;
@@ -30,23 +30,23 @@ const MIN_LEADS: usize = 3;
 const TRIAL_BEGIN: usize = 64;
 const TRIAL_SHARE: usize = 8;
 const TRIAL_MAX: usize = 1024;
+/// Channels of the trial's trial.
+const FEW: usize = 32;
 /// Tokens after which two walks are compared.
 const STRIDE: usize = 32;
 
 /// Runs `pass` over segments, or returns false and has done nothing.
 pub(super) fn run<P: Pass>(pass: &P, plan: &Plan, threads: &dyn ParallelFor) -> bool {
-    let mut memory = None;
-    plan.level.dispatch(Trial { pass, plan, memory: &mut memory });
-    let Some(memory) = memory else { return false };
+    let Some(memory) = try_out(pass, plan) else { return false };
     // Other tokens may take somewhat longer to forget than those of the trial.
-    let cut = Cut::new(plan, threads.threads(), memory + memory / 2);
+    let cut = Cut::new(plan, threads.threads(), memory + memory / 4);
     let len = plan.shape.batch * cut.count * plan.shape.channels;
     let (mut guesses, mut ends) = (vec![P::Element::ZERO; len], vec![P::Element::ZERO; len]);
     {
         let (guesses, ends) = (&Output::new(&mut guesses, false), &Output::new(&mut ends, false));
         let walk = |task| {
-            let (batch, index) = (task / cut.count, task % cut.count);
-            plan.level.dispatch(Segment { pass, plan, cut: &cut, batch, index, guesses, ends });
+            Segment { batch: task / cut.count, index: task % cut.count, guesses, ends }
+                .walk(pass, plan, &cut);
         };
         match plan.shape.batch * cut.count {
             1 => walk(0),
@@ -54,8 +54,7 @@ pub(super) fn run<P: Pass>(pass: &P, plan: &Plan, threads: &dyn ParallelFor) -> 
         }
     }
     for index in 0..plan.tiles() {
-        let tile = plan.tile(index);
-        plan.level.dispatch(Mend { pass, cut: &cut, tile, guesses: &guesses, ends: &mut ends });
+        mend(pass, plan, &cut, plan.tile(index), &guesses, &mut ends);
     }
     true
 }
@@ -79,7 +78,8 @@ impl Cut {
     /// Positions of segment `index`. The first one needs no lead, and is longer by that.
     fn segment(&self, index: usize) -> Range<usize> {
         let walked = self.seqlen + (self.count - 1) * self.lead;
-        let edge = |i: usize| if i == 0 { 0 } else { i * walked / self.count - (i - 1) * self.lead };
+        let edge =
+            |i: usize| if i == 0 { 0 } else { i * walked / self.count - (i - 1) * self.lead };
         edge(index)..edge(index + 1)
     }
 
@@ -90,42 +90,35 @@ impl Cut {
     }
 }
 
-/// After how many tokens a walk that begins with a state of zero has the bits of the true one, in all channels.
-struct Trial<'p, P: Pass> {
-    pass: &'p P,
-    plan: &'p Plan,
-    memory: &'p mut Option<usize>,
+/// After how many tokens a walk that begins with a state of zero has the bits of the true one, in all channels,
+/// if it does at all.
+fn try_out<P: Pass>(pass: &P, plan: &Plan) -> Option<usize> {
+    let in_sequence = plan.tiles() / plan.shape.batch;
+    let tiles = (0..in_sequence).map(|index| plan.tile(index));
+    // Some channels alone first: if they do not forget, little time is lost.
+    let first = plan.tile(0);
+    let few = Tile { width: first.width.min(FEW), ..first };
+    let mut memories = core::iter::once(few).chain(tiles).map(|tile| memory_of(pass, plan, tile));
+    memories.try_fold(0, |longest, memory| memory.map(|memory| longest.max(memory)))
 }
 
-impl<P: Pass> Kernel for Trial<'_, P> {
-    #[inline(always)]
-    fn run<I: Isa>(self) {
-        let Self { pass, plan, memory } = self;
-        let end = (plan.shape.seqlen / TRIAL_SHARE).min(TRIAL_MAX);
-        let in_sequence = plan.tiles() / plan.shape.batch;
-        let of_tiles = (0..in_sequence).map(|index| {
-            let tile = plan.tile(index);
-            let (mut truth, mut guess) = (Lanes::zero(), Lanes::zero());
-            pass.start(tile, &mut truth.0[tile.lanes()]);
-            approach::<I, P>(pass, tile, 0..TRIAL_BEGIN, &mut truth);
-            for begin in (TRIAL_BEGIN..end).step_by(STRIDE) {
-                let stride = begin..begin + STRIDE;
-                approach::<I, P>(pass, tile, stride.clone(), &mut truth);
-                approach::<I, P>(pass, tile, stride.clone(), &mut guess);
-                if same_bits(&truth.0[tile.lanes()], &guess.0[tile.lanes()]) {
-                    return Some(stride.end - TRIAL_BEGIN);
-                }
-            }
-            None
-        });
-        // None if it is none for one of them.
-        *memory = of_tiles.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max());
-    }
+/// The same of a tile.
+fn memory_of<P: Pass>(pass: &P, plan: &Plan, tile: Tile) -> Option<usize> {
+    let end = (plan.shape.seqlen / TRIAL_SHARE).min(TRIAL_MAX);
+    let (mut truth, mut guess) = (Lanes::zero(), Lanes::zero());
+    pass.start(tile, &mut truth.0[tile.lanes()]);
+    approach(plan.level, pass, tile, 0..TRIAL_BEGIN, &mut truth);
+    let met = (TRIAL_BEGIN..end).step_by(STRIDE).find(|&at| {
+        approach(plan.level, pass, tile, at..at + STRIDE, &mut truth);
+        approach(plan.level, pass, tile, at..at + STRIDE, &mut guess);
+        same_bits(&truth.0[tile.lanes()], &guess.0[tile.lanes()])
+    });
+    Some(met? + STRIDE - TRIAL_BEGIN)
 }
 
 /// Walks through `positions` and writes nothing.
-#[inline(always)]
-fn approach<I: Isa, P: Pass>(
+fn approach<P: Pass>(
+    level: Level,
     pass: &P,
     tile: Tile,
     positions: Range<usize>,
@@ -133,26 +126,22 @@ fn approach<I: Isa, P: Pass>(
 ) {
     let mut walk = Walk::reading(&mut state.0[tile.lanes()], None, 0);
     // SAFETY: nothing is written.
-    unsafe { pass.walk::<I>(tile, positions, &mut walk) };
+    unsafe { drive::walk(level, pass, tile, positions, &mut walk) };
 }
 
 /// One segment of one sequence, all channels.
-struct Segment<'p, P: Pass> {
-    pass: &'p P,
-    plan: &'p Plan,
-    cut: &'p Cut,
+struct Segment<'p, E> {
     batch: usize,
     index: usize,
     /// `[B, segments, C]`: the state that it was begun with.
-    guesses: &'p Output<'p, P::Element>,
+    guesses: &'p Output<'p, E>,
     /// `[B, segments, C]`: the state that it ended with.
-    ends: &'p Output<'p, P::Element>,
+    ends: &'p Output<'p, E>,
 }
 
-impl<P: Pass> Kernel for Segment<'_, P> {
-    #[inline(always)]
-    fn run<I: Isa>(self) {
-        let Self { pass, plan, cut, batch, index, guesses, ends } = self;
+impl<E: ScanElement> Segment<'_, E> {
+    fn walk<P: Pass<Element = E>>(self, pass: &P, plan: &Plan, cut: &Cut) {
+        let Self { batch, index, guesses, ends } = self;
         let positions = cut.segment(index);
         let in_sequence = plan.tiles() / plan.shape.batch;
         let mut tiles: Vec<_> = (batch * in_sequence..(batch + 1) * in_sequence)
@@ -169,7 +158,8 @@ impl<P: Pass> Kernel for Segment<'_, P> {
             if index == 0 {
                 pass.start(*tile, &mut state.0[tile.lanes()]);
             } else {
-                approach::<I, P>(pass, *tile, positions.start - cut.lead..positions.start, state);
+                let lead = positions.start - cut.lead..positions.start;
+                approach(plan.level, pass, *tile, lead, state);
             }
             keep(guesses, entry);
         }
@@ -180,7 +170,7 @@ impl<P: Pass> Kernel for Segment<'_, P> {
             for (tile, state) in &mut tiles {
                 let mut walk = Walk::writing(&mut state.0[tile.lanes()], None, plan.ahead);
                 // SAFETY: every segment is walked through by one task.
-                unsafe { pass.walk::<I>(*tile, block.clone(), &mut walk) };
+                unsafe { drive::walk(plan.level, pass, *tile, block.clone(), &mut walk) };
             }
         }
         for entry in &tiles {
@@ -191,53 +181,47 @@ impl<P: Pass> Kernel for Segment<'_, P> {
 }
 
 /// Compares the guesses of a tile with the truth, and mends what came of those that were wrong.
-struct Mend<'p, P: Pass> {
-    pass: &'p P,
-    cut: &'p Cut,
+fn mend<P: Pass>(
+    pass: &P,
+    plan: &Plan,
+    cut: &Cut,
     tile: Tile,
-    guesses: &'p [P::Element],
-    ends: &'p mut [P::Element],
-}
-
-impl<P: Pass> Kernel for Mend<'_, P> {
-    #[inline(always)]
-    fn run<I: Isa>(self) {
-        let Self { pass, cut, tile, guesses, ends } = self;
-        for segment in 1..cut.count {
-            let entered = cut.lanes(tile, segment);
-            let truth = &ends[cut.lanes(tile, segment - 1)];
-            if same_bits(&guesses[entered.clone()], truth) {
-                continue;
-            }
-            let (mut wrong, mut right) = (Lanes::zero(), Lanes::zero());
-            wrong.0[tile.lanes()].copy_from_slice(&guesses[entered.clone()]);
-            right.0[tile.lanes()].copy_from_slice(truth);
-            if !meet::<I, P>(pass, tile, cut.segment(segment), &mut wrong, &mut right) {
-                ends[entered].copy_from_slice(&right.0[tile.lanes()]);
-            }
+    guesses: &[P::Element],
+    ends: &mut [P::Element],
+) {
+    for segment in 1..cut.count {
+        let entered = cut.lanes(tile, segment);
+        let truth = &ends[cut.lanes(tile, segment - 1)];
+        if same_bits(&guesses[entered.clone()], truth) {
+            continue;
         }
-        // SAFETY: every tile is finished once.
-        unsafe { pass.finish(tile, &ends[cut.lanes(tile, cut.count - 1)]) };
-        fence();
+        let (mut wrong, mut right) = (Lanes::zero(), Lanes::zero());
+        wrong.0[tile.lanes()].copy_from_slice(&guesses[entered.clone()]);
+        right.0[tile.lanes()].copy_from_slice(truth);
+        if !meet(plan.level, pass, tile, cut.segment(segment), [&mut wrong, &mut right]) {
+            ends[entered].copy_from_slice(&right.0[tile.lanes()]);
+        }
     }
+    // SAFETY: every tile is finished once.
+    unsafe { pass.finish(tile, &ends[cut.lanes(tile, cut.count - 1)]) };
+    fence();
 }
 
 /// Walks through `positions` from the right state, writing, and from the wrong one, until they meet. False if
 /// they do not.
-#[inline(always)]
-fn meet<I: Isa, P: Pass>(
+fn meet<P: Pass>(
+    level: Level,
     pass: &P,
     tile: Tile,
     positions: Range<usize>,
-    wrong: &mut Lanes<P::Element>,
-    right: &mut Lanes<P::Element>,
+    [wrong, right]: [&mut Lanes<P::Element>; 2],
 ) -> bool {
     for begin in positions.clone().step_by(STRIDE) {
         let stride = begin..(begin + STRIDE).min(positions.end);
-        approach::<I, P>(pass, tile, stride.clone(), wrong);
+        approach(level, pass, tile, stride.clone(), wrong);
         let mut walk = Walk::writing(&mut right.0[tile.lanes()], None, 0);
         // SAFETY: the tasks that walked here have ended, and tiles are mended one after the other.
-        unsafe { pass.walk::<I>(tile, stride, &mut walk) };
+        unsafe { drive::walk(level, pass, tile, stride, &mut walk) };
         if same_bits(&wrong.0[tile.lanes()], &right.0[tile.lanes()]) {
             return true;
         }

@@ -4,9 +4,16 @@
 use core::ops::Range;
 
 use crate::adjoint::{ScanGrads, Upstream};
-use crate::{Scan, ScanElement};
+use crate::{Scan, ScanElement, ScanShape};
 
+use super::backward::Backward;
+use super::columns;
 use super::dispatch::{Isa, Kernel};
+use super::drive::{Pass, Walk};
+use super::forward::Forward;
+use super::output::Output;
+use super::plan::Tile;
+use super::rows::advance_into;
 
 /// The forward pass.
 pub(super) struct SmallForward<'p, 'a, E> {
@@ -18,6 +25,9 @@ impl<E: ScanElement> Kernel for SmallForward<'_, '_, E> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { scan, h } = self;
+        if is_narrow(scan) {
+            return walk_narrow::<I, _>(&Forward { scan, h: Output::new(h, false) }, scan.shape());
+        }
         let channels = scan.shape().channels;
         for batch in 0..scan.shape().batch {
             for position in 0..scan.shape().seqlen {
@@ -31,11 +41,13 @@ impl<E: ScanElement> Kernel for SmallForward<'_, '_, E> {
                 if position > 0 {
                     let (before, now) =
                         neighbours(h, row.start, scan.token(position - 1) < t, channels);
-                    advance(before, a, b, now);
+                    advance_into(before, a, b, now);
                     continue;
                 }
                 match scan.h0() {
-                    Some(h0) => advance(&h0[batch * channels..][..channels], a, b, &mut h[row]),
+                    Some(h0) => {
+                        advance_into(&h0[batch * channels..][..channels], a, b, &mut h[row]);
+                    }
                     None => h[row].copy_from_slice(b),
                 }
             }
@@ -55,6 +67,11 @@ impl<E: ScanElement> Kernel for SmallBackward<'_, '_, E> {
     fn run<I: Isa>(self) {
         let Self { scan, upstream, grads } = self;
         let ScanGrads { da, db, mut dh0 } = grads;
+        if is_narrow(scan) {
+            let [da, db] = [da, db].map(|out| Output::new(out, false));
+            let dh0 = dh0.map(|out| Output::new(out, false));
+            return walk_narrow::<I, _>(&Backward { scan, upstream, da, db, dh0 }, scan.shape());
+        }
         let channels = scan.shape().channels;
         let mut c = vec![E::ZERO; channels];
         for batch in 0..scan.shape().batch {
@@ -91,6 +108,25 @@ impl<E: ScanElement> Kernel for SmallBackward<'_, '_, E> {
     }
 }
 
+/// Whether the state stays in registers.
+fn is_narrow<E: ScanElement>(scan: &Scan<'_, E>) -> bool {
+    columns::suit::<E>(scan.shape().channels) && !scan.has_segments()
+}
+
+#[inline(always)]
+fn walk_narrow<I: Isa, P: Pass>(pass: &P, shape: ScanShape) {
+    let mut state = [P::Element::ZERO; columns::MAX_WIDTH];
+    let state = &mut state[..shape.channels];
+    for tile in (0..shape.batch).map(|batch| Tile::sequence(batch, shape.channels)) {
+        pass.start(tile, state);
+        // SAFETY: this is the only thread.
+        unsafe {
+            pass.walk::<I>(tile, 0..shape.seqlen, &mut Walk::writing(state, None, 0));
+            pass.finish(tile, state);
+        }
+    }
+}
+
 /// Where token `t` lies.
 #[inline(always)]
 fn row<E: ScanElement>(scan: &Scan<'_, E>, batch: usize, t: usize) -> Range<usize> {
@@ -107,14 +143,6 @@ fn neighbours<E>(h: &mut [E], at: usize, is_before: bool, channels: usize) -> (&
     } else {
         let (now, after) = h.split_at_mut(at + channels);
         (&after[..channels], &mut now[at..])
-    }
-}
-
-/// `now = a before + b`
-#[inline(always)]
-fn advance<E: ScanElement>(before: &[E], a: &[E], b: &[E], now: &mut [E]) {
-    for (((now, &before), &a), &b) in now.iter_mut().zip(before).zip(a).zip(b) {
-        *now = a * before + b;
     }
 }
 

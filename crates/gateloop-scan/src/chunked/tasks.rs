@@ -4,21 +4,11 @@ use core::ops::Range;
 
 use crate::ScanElement;
 
-use super::dispatch::{Isa, Kernel};
-use super::drive::{Pass, Walk, apply};
+use super::dispatch::Level;
+use super::drive::{Pass, Walk, apply, walk};
 use super::output::{Output, fence};
 use super::plan::{Plan, Tile};
 use super::rows::{Fold, Lanes};
-
-/// A group of tiles through all of time, in one pass.
-///
-/// At the end of a chunk the state is replaced by what the chunk's affine map says, so that the
-/// result is that of [`Reduce`], the carries and [`FromState`], bit for bit.
-pub(super) struct Through<'p, P> {
-    pub(super) pass: &'p P,
-    pub(super) plan: &'p Plan,
-    pub(super) group: usize,
-}
 
 /// A tile on its way.
 struct Traveller<E> {
@@ -35,7 +25,6 @@ struct ChunkMap<E> {
 }
 
 impl<E: ScanElement> Traveller<E> {
-    #[inline(always)]
     fn new<P: Pass<Element = E>>(pass: &P, tile: Tile, has_map: bool) -> Self {
         let map =
             || ChunkMap { factor: Lanes::zero(), offset: Lanes::zero(), before: Lanes::zero() };
@@ -44,7 +33,6 @@ impl<E: ScanElement> Traveller<E> {
         Self { tile, state, map: has_map.then(map) }
     }
 
-    #[inline(always)]
     fn enter(&mut self) {
         if let Some(map) = &mut self.map {
             let lanes = self.tile.lanes();
@@ -56,9 +44,9 @@ impl<E: ScanElement> Traveller<E> {
 
     /// # Safety
     /// No other thread walks through these positions of this tile.
-    #[inline(always)]
-    unsafe fn walk<I: Isa, P: Pass<Element = E>>(
+    unsafe fn walk<P: Pass<Element = E>>(
         &mut self,
+        level: Level,
         pass: &P,
         positions: Range<usize>,
         ahead: usize,
@@ -71,10 +59,9 @@ impl<E: ScanElement> Traveller<E> {
         });
         let state = &mut self.state.0[tile.lanes()];
         // SAFETY: the caller's promise.
-        unsafe { pass.walk::<I>(tile, positions, &mut Walk::writing(state, fold, ahead)) };
+        unsafe { walk(level, pass, tile, positions, &mut Walk::writing(state, fold, ahead)) };
     }
 
-    #[inline(always)]
     fn leave(&mut self, forgets: bool) {
         let lanes = self.tile.lanes();
         let Some(map) = &self.map else { return };
@@ -86,110 +73,92 @@ impl<E: ScanElement> Traveller<E> {
     }
 }
 
-impl<P: Pass> Kernel for Through<'_, P> {
-    #[inline(always)]
-    fn run<I: Isa>(self) {
-        let Self { pass, plan, group } = self;
-        let last = plan.chunks() - 1;
-        let mut tiles: Vec<Traveller<P::Element>> =
-            plan.group(group).map(|tile| Traveller::new(pass, tile, last > 0)).collect();
-        for chunk in 0..=last {
-            if chunk == last {
-                // The map of the last chunk is not needed.
-                for tile in &mut tiles {
-                    tile.map = None;
-                }
-            }
-            tiles.iter_mut().for_each(Traveller::enter);
-            let positions = plan.chunk(chunk);
-            // One tile alone has nobody to wait for.
-            let block_len = if tiles.len() > 1 { plan.block_len } else { positions.len() };
-            for begin in positions.clone().step_by(block_len) {
-                let block = begin..(begin + block_len).min(positions.end);
-                for tile in &mut tiles {
-                    // SAFETY: every tile is walked through by one task.
-                    unsafe { tile.walk::<I, P>(pass, block.clone(), plan.ahead) };
-                }
-            }
+/// A group of tiles through all of time, in one pass.
+///
+/// At the end of a chunk the state is replaced by what the chunk's affine map says, so that the
+/// result is that of [`reduce`], the carries and [`from_state`], bit for bit.
+pub(super) fn through<P: Pass>(pass: &P, plan: &Plan, group: usize) {
+    let last = plan.chunks() - 1;
+    let mut tiles: Vec<Traveller<P::Element>> =
+        plan.group(group).map(|tile| Traveller::new(pass, tile, last > 0)).collect();
+    for chunk in 0..=last {
+        if chunk == last {
+            // The map of the last chunk is not needed.
             for tile in &mut tiles {
-                tile.leave(tile.map.is_some() && pass.forgets(tile.tile.batch, positions.clone()));
+                tile.map = None;
             }
         }
-        for tile in &tiles {
-            // SAFETY: every tile is finished by one task.
-            unsafe { pass.finish(tile.tile, &tile.state.0[tile.tile.lanes()]) };
+        tiles.iter_mut().for_each(Traveller::enter);
+        let positions = plan.chunk(chunk);
+        // One tile alone has nobody to wait for.
+        let block_len = if tiles.len() > 1 { plan.block_len } else { positions.len() };
+        for begin in positions.clone().step_by(block_len) {
+            let block = begin..(begin + block_len).min(positions.end);
+            for tile in &mut tiles {
+                // SAFETY: every tile is walked through by one task.
+                unsafe { tile.walk(plan.level, pass, block.clone(), plan.ahead) };
+            }
         }
-        fence();
+        for tile in &mut tiles {
+            tile.leave(tile.map.is_some() && pass.forgets(tile.tile.batch, positions.clone()));
+        }
     }
+    for tile in &tiles {
+        // SAFETY: every tile is finished by one task.
+        unsafe { pass.finish(tile.tile, &tile.state.0[tile.tile.lanes()]) };
+    }
+    fence();
 }
 
-/// One tile through one chunk, reduced to its affine map.
-pub(super) struct Reduce<'p, P: Pass> {
-    pub(super) pass: &'p P,
-    pub(super) plan: &'p Plan,
-    pub(super) tile: Tile,
-    pub(super) chunk: usize,
-    /// `[B, chunks, C]`.
-    pub(super) factors: &'p Output<'p, P::Element>,
-    /// `[B, chunks, C]`.
-    pub(super) offsets: &'p Output<'p, P::Element>,
-}
+/// One tile through one chunk, reduced to its affine map: writes it to `[B, chunks, C]` of factors and offsets.
+pub(super) fn reduce<P: Pass>(
+    pass: &P,
+    plan: &Plan,
+    tile: Tile,
+    chunk: usize,
+    maps: [&Output<'_, P::Element>; 2],
+) {
+    let (mut state, mut factor, mut offset) = (Lanes::zero(), Lanes::zero(), Lanes::zero());
+    let mut fold = Fold {
+        factor: &mut factor.0[tile.lanes()],
+        offset: &mut offset.0[tile.lanes()],
+        lead: tile.lead,
+    };
+    fold.reset();
+    let mut reading = Walk::reading(&mut state.0[tile.lanes()], Some(fold), plan.ahead);
+    // SAFETY: nothing is written.
+    unsafe { walk(plan.level, pass, tile, plan.chunk(chunk), &mut reading) };
 
-impl<P: Pass> Kernel for Reduce<'_, P> {
-    #[inline(always)]
-    fn run<I: Isa>(self) {
-        let Self { pass, plan, tile, chunk, factors, offsets } = self;
-        let (mut state, mut factor, mut offset) = (Lanes::zero(), Lanes::zero(), Lanes::zero());
-        let mut fold = Fold {
-            factor: &mut factor.0[tile.lanes()],
-            offset: &mut offset.0[tile.lanes()],
-            lead: tile.lead,
-        };
-        fold.reset();
-        let mut walk = Walk::reading(&mut state.0[tile.lanes()], Some(fold), plan.ahead);
-        // SAFETY: nothing is written.
-        unsafe { pass.walk::<I>(tile, plan.chunk(chunk), &mut walk) };
-
-        let row = tile.batch * plan.chunks() + chunk;
-        let at = row * plan.shape.channels + tile.first;
+    let row = tile.batch * plan.chunks() + chunk;
+    let at = row * plan.shape.channels + tile.first;
+    for (map, part) in maps.into_iter().zip([&factor, &offset]) {
         // SAFETY: every pair of tile and chunk is reduced by one task.
-        unsafe {
-            let mut row = factors.row(at, tile.width);
-            row.lanes(0..tile.width).copy_from_slice(&factor.0[tile.lanes()]);
-            let mut row = offsets.row(at, tile.width);
-            row.lanes(0..tile.width).copy_from_slice(&offset.0[tile.lanes()]);
-        }
+        let mut row = unsafe { map.row(at, tile.width) };
+        row.lanes(0..tile.width).copy_from_slice(&part.0[tile.lanes()]);
     }
 }
 
-/// One tile through one chunk, from the state that enters it.
-pub(super) struct FromState<'p, P: Pass> {
-    pub(super) pass: &'p P,
-    pub(super) plan: &'p Plan,
-    pub(super) tile: Tile,
-    pub(super) chunk: usize,
-    /// `[B, chunks, C]`.
-    pub(super) states: &'p [P::Element],
-}
-
-impl<P: Pass> Kernel for FromState<'_, P> {
-    #[inline(always)]
-    fn run<I: Isa>(self) {
-        let Self { pass, plan, tile, chunk, states } = self;
-        let mut state = Lanes::zero();
-        let state = &mut state.0[tile.lanes()];
-        let row = tile.batch * plan.chunks() + chunk;
-        let at = row * plan.shape.channels + tile.first;
-        state.copy_from_slice(&states[at..at + tile.width]);
-        let mut walk = Walk::writing(state, None, plan.ahead);
-        // SAFETY: every pair of tile and chunk is walked through by one task, and the last chunk
-        // of a tile exists once.
-        unsafe {
-            pass.walk::<I>(tile, plan.chunk(chunk), &mut walk);
-            if chunk + 1 == plan.chunks() {
-                pass.finish(tile, walk.state);
-            }
+/// One tile through one chunk, from the state that enters it, of `[B, chunks, C]`.
+pub(super) fn from_state<P: Pass>(
+    pass: &P,
+    plan: &Plan,
+    tile: Tile,
+    chunk: usize,
+    states: &[P::Element],
+) {
+    let mut state = Lanes::zero();
+    let state = &mut state.0[tile.lanes()];
+    let row = tile.batch * plan.chunks() + chunk;
+    let at = row * plan.shape.channels + tile.first;
+    state.copy_from_slice(&states[at..at + tile.width]);
+    let mut writing = Walk::writing(state, None, plan.ahead);
+    // SAFETY: every pair of tile and chunk is walked through by one task, and the last chunk
+    // of a tile exists once.
+    unsafe {
+        walk(plan.level, pass, tile, plan.chunk(chunk), &mut writing);
+        if chunk + 1 == plan.chunks() {
+            pass.finish(tile, writing.state);
         }
-        fence();
     }
+    fence();
 }

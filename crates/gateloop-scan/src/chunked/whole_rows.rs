@@ -63,11 +63,7 @@ fn run<E: ScanElement>(scan: &Scan<'_, E>, how: How, threads: &dyn ParallelFor) 
     let (mut dh0, dh_last) = (vec![E::ONE; state_len], vec![E::narrow(0.5.into()); state_len]);
     let plan = |misalignment| {
         let request = Request { streamed: true, ..Request::scan::<E>(shape, count, misalignment) };
-        if how == How::Through {
-            Plan::new(&request)
-        } else {
-            Plan::of_whole_rows(&request)
-        }
+        if how == How::Through { Plan::new(&request) } else { Plan::of_whole_rows(&request) }
     };
     let out = Output::new(&mut h, true);
     let plan_of_h = plan(out.misalignment());

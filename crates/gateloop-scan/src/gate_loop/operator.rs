@@ -2,7 +2,7 @@
 
 use crate::chunked::drive;
 use crate::chunked::output::Output;
-use crate::chunked::plan::{Plan, Request};
+use crate::chunked::plan::{Bound, Plan, Request};
 use crate::error::check_len;
 use crate::parallel::Rayon;
 use crate::{Complex, ParallelFor, ScanElement, ScanError, ScanShape};
@@ -255,6 +255,7 @@ impl<'a, K: Kind> Operator<'a, K> {
             misalignment: 0,
             streamed,
             block_len: BLOCK_LEN,
+            bound: Bound::Compute,
         })
     }
 
