@@ -150,39 +150,39 @@ pub(crate) fn prefetch<E>(row: &[E]) {
     let _ = row;
 }
 
-/// Lines that are read or written of one array before the next one.
-const GRAIN: usize = 8;
-
-/// Streams what is left of outgoing rows and brings incoming ones into the cache: in small parts, because
-/// memory is fastest while it is read and written at once, and the last line first if rows come last row
-/// first, because the hardware foresees only what goes one way.
+/// Streams what is left of outgoing rows and brings incoming ones into the cache: `grain` lines of each in turn,
+/// because memory is fastest while it is read and written at once, and the last line first if rows come last
+/// row first, because the hardware foresees only what goes one way.
 #[inline(always)]
 pub(crate) fn exchange<I: Isa, E: ScanElement, const IN: usize, const OUT: usize>(
     incoming: [&[E]; IN],
     mut outgoing: [Lines<'_, E>; OUT],
+    grain: usize,
     backwards: bool,
 ) {
     let lines = incoming.iter().map(|row| row.len().div_ceil(line_of::<E>()));
     let lines = lines.chain(outgoing.iter().map(Lines::len)).max().unwrap_or(0);
-    for begin in (0..lines).step_by(GRAIN) {
-        let part = begin..(begin + GRAIN).min(lines);
+    for begin in (0..lines).step_by(grain) {
+        let part = begin..begin.saturating_add(grain).min(lines);
         let part = if backwards { lines - part.end..lines - part.start } else { part };
         for row in &mut outgoing {
-            for line in part.clone() {
-                row.stream::<I>(line);
-            }
+            row.stream::<I>(part.clone());
         }
         for row in incoming {
-            for line in part.clone() {
-                let line = if backwards { part.start + part.end - 1 - line } else { line };
-                if let Some(element) = row.get(line * line_of::<E>()) {
-                    // Read, and not only asked for: the hardware foresees what comes after a row that is
-                    // read.
-                    // SAFETY: a reference points to what can be read.
-                    unsafe { core::ptr::read_volatile(element) };
-                }
-            }
+            touch(row, part.clone(), backwards);
         }
+    }
+}
+
+/// Brings those of some lines into the cache that a row has.
+#[inline(always)]
+fn touch<E>(row: &[E], lines: Range<usize>, backwards: bool) {
+    let end = lines.end.min(row.len().div_ceil(line_of::<E>()));
+    for line in lines.start..end {
+        let line = if backwards { lines.start + end - 1 - line } else { line };
+        // Read, and not only asked for: the hardware foresees what comes after a row that is read.
+        // SAFETY: the line begins in the row.
+        unsafe { core::ptr::read_volatile(row.as_ptr().add(line * line_of::<E>())) };
     }
 }
 
@@ -203,18 +203,17 @@ impl<E: ScanElement> Lines<'_, E> {
         self.target.len() / line_of::<E>()
     }
 
-    /// Streams line `index`, if there is one.
+    /// Streams those of some lines that there are.
     #[inline(always)]
-    fn stream<I: Isa>(&mut self, index: usize) {
-        let lanes = index * line_of::<E>()..(index + 1) * line_of::<E>();
-        let (Some(target), Some(source)) =
-            (self.target.get_mut(lanes.clone()), self.source.get(lanes))
-        else {
-            return;
-        };
-        // SAFETY: both are a line long; the target's are aligned by the choice of [`Parts`], and the
-        // instruction set is that of the running kernel.
-        unsafe { I::stream_line(target.as_mut_ptr().cast(), source.as_ptr().cast()) };
+    fn stream<I: Isa>(&mut self, lines: Range<usize>) {
+        debug_assert_eq!(self.target.len(), self.source.len());
+        let (target, source) =
+            (self.target.as_mut_ptr().cast::<u8>(), self.source.as_ptr().cast::<u8>());
+        for line in lines.start..lines.end.min(self.len()) {
+            // SAFETY: both are of this many whole lines; the target's are aligned by the choice of [`Parts`],
+            // and the instruction set is that of the running kernel.
+            unsafe { I::stream_line(target.add(line * LINE), source.add(line * LINE)) };
+        }
     }
 }
 
@@ -270,7 +269,7 @@ impl<'r, E: ScanElement> OutputRow<'r, E> {
     /// Writes the whole row, whatever its alignment is.
     #[inline(always)]
     pub(crate) fn write<I: Isa>(self, row: &[E]) {
-        exchange::<I, E, 0, 1>([], [self.begin(row)], false);
+        exchange::<I, E, 0, 1>([], [self.begin(row)], usize::MAX, false);
     }
 
     /// Writes what of the row is written as usual. The rest is to be streamed.
@@ -309,15 +308,15 @@ impl<'r, E: ScanElement> OutputRow<'r, E> {
 /// Lanes of a row that wait to be streamed. A kernel computes a stretch of lanes in one loop, which
 /// the compiler vectorises, and then sends it off; a line at a time would be unrolled instead.
 #[repr(align(64))]
-pub(crate) struct Stage<E>([E; STAGE]);
+pub(crate) struct Stage<E>([E; STAGE_BYTES / size_of::<f32>()]);
 
-/// Lanes of a [`Stage`].
-const STAGE: usize = 128;
+/// Bytes of a [`Stage`] that are used.
+const STAGE_BYTES: usize = 512;
 
 impl<E: ScanElement> Stage<E> {
     #[inline(always)]
     pub(crate) const fn new() -> Self {
-        Self([E::ZERO; STAGE])
+        Self([E::ZERO; STAGE_BYTES / size_of::<f32>()])
     }
 
     #[inline(always)]
@@ -328,6 +327,7 @@ impl<E: ScanElement> Stage<E> {
 
 /// Cuts `lanes` into stretches that fit a [`Stage`].
 #[inline(always)]
-pub(crate) fn stretches(lanes: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    lanes.clone().step_by(STAGE).map(move |at| at..(at + STAGE).min(lanes.end))
+pub(crate) fn stretches<E>(lanes: Range<usize>) -> impl DoubleEndedIterator<Item = Range<usize>> {
+    let len = const { STAGE_BYTES / size_of::<E>() };
+    lanes.clone().step_by(len).map(move |at| at..(at + len).min(lanes.end))
 }

@@ -25,6 +25,9 @@ use super::output::{Lines, Staged, exchange, fence};
 use super::plan::{Plan, Tile};
 use super::rows::Lanes;
 
+/// Lines that are read or written of one array before the next one.
+const GRAIN: usize = 8;
+
 /// A pass that can be run in turns.
 pub(super) trait Relayed<const IN: usize, const OUT: usize>: Pass {
     /// Whether it walks through memory from its end to its beginning.
@@ -172,7 +175,7 @@ impl<P: Relayed<IN, OUT>, const IN: usize, const OUT: usize> Kernel for Runner<'
                     Some((leg, position)) => unsafe { pass.begin(leg.tile, position, &staged) },
                     None => [const { Lines::none() }; OUT],
                 };
-                exchange::<I, _, IN, OUT>(incoming, outgoing, backwards);
+                exchange::<I, _, IN, OUT>(incoming, outgoing, GRAIN, backwards);
             }
             let Some(leg) = next else { break };
             if !course.wait(&leg) {

@@ -116,7 +116,7 @@ pub(crate) fn advance_out<I: Isa, E: ScanElement>(
         return;
     }
     let mut stage = Stage::new();
-    for stretch in stretches(streamed) {
+    for stretch in stretches::<E>(streamed) {
         later.ask(stretch.clone());
         let row = stretch.clone();
         let staged = stage.lanes(row.len());
@@ -171,7 +171,7 @@ pub(crate) fn adjoint_out<I: Isa, E: ScanElement>(
         return;
     }
     let (mut da, mut g) = (Stage::new(), Stage::new());
-    for stretch in stretches(parts.streamed) {
+    for stretch in stretches::<E>(parts.streamed) {
         later.ask(stretch.clone());
         let (at, len) = (stretch.start, stretch.len());
         lanes(&mut c[stretch.clone()], &row.part(stretch), da.lanes(len), g.lanes(len));
