@@ -61,6 +61,10 @@ impl Elements {
             });
         }
         // Conjugated and negated views share memory with the plain tensor; the slice must not.
+        let is_plain = !tensor.is_neg() && !tensor.is_conj();
+        if is_plain && tensor.is_contiguous() {
+            return Ok(Self(tensor.shallow_clone()));
+        }
         Ok(Self(tensor.f_resolve_conj()?.f_resolve_neg()?.f_contiguous()?))
     }
 

@@ -61,10 +61,39 @@ impl<F: Function> TableOf<F> {
         VTable { forward: forward::<F>, backward: backward::<F>, drop: drop_object::<F> };
 }
 
-pub(super) fn apply<F: Function>(function: F, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
-    if let Some(i) = inputs.iter().position(|input| !input.defined()) {
-        return Err(NnError::Function { message: format!("input {i} is an undefined tensor") });
+fn check_defined(inputs: &[&Tensor]) -> Result<()> {
+    match inputs.iter().position(|input| !input.defined()) {
+        Some(i) => Err(NnError::Function { message: format!("input {i} is an undefined tensor") }),
+        None => Ok(()),
     }
+}
+
+/// The outputs where nothing is to be recorded, without a way through C++.
+pub(super) fn forward_only<F: Function>(function: &F, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    check_defined(inputs)?;
+    let inputs: Vec<Tensor> = inputs.iter().map(|input| input.shallow_clone()).collect();
+    let run = AssertUnwindSafe(|| outputs_of(function, &inputs, &mut Saved::default()));
+    catch_unwind(run).unwrap_or_else(|payload| {
+        Err(NnError::Function { message: format!("panic: {}", panic_text(payload.as_ref())) })
+    })
+}
+
+fn outputs_of<F: Function>(
+    function: &F,
+    inputs: &[Tensor],
+    saved: &mut Saved,
+) -> Result<Vec<Tensor>> {
+    let outputs = function.forward(inputs, saved)?;
+    if outputs.len() == F::OUTPUTS {
+        return Ok(outputs);
+    }
+    let message = format!("{} outputs were returned, {} declared", outputs.len(), F::OUTPUTS);
+    Err(NnError::Function { message })
+}
+
+/// The outputs, and the function in libtorch's graph.
+pub(super) fn apply<F: Function>(function: F, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    check_defined(inputs)?;
     let object = Box::into_raw(Box::new(function)).cast::<c_void>();
     let pointers: Vec<*const C_tensor> = inputs.iter().map(|t| t.as_ptr()).collect();
     let mut outputs = vec![ptr::null_mut(); F::OUTPUTS];
@@ -105,13 +134,7 @@ extern "C" fn forward<F: Function>(
             let function = &*function.cast::<F>();
             let inputs: Vec<Tensor> = borrowed(inputs, n_inputs).into_iter().flatten().collect();
             let mut kept = Saved::default();
-            let results = function.forward(&inputs, &mut kept)?;
-            if results.len() != F::OUTPUTS {
-                let message =
-                    format!("{} outputs were returned, {} declared", results.len(), F::OUTPUTS);
-                return Err(NnError::Function { message });
-            }
-            for output in results {
+            for output in outputs_of(function, &inputs, &mut kept)? {
                 gateloop_list_push(outputs, output.as_ptr());
             }
             for tensor in kept.0 {

@@ -82,11 +82,15 @@ impl Saved {
     }
 }
 
-/// Applies a function to tensors and records it for the backward pass.
+/// Applies a function to tensors and records it for the backward pass, if gradients are recorded.
 ///
 /// Returns [`Function::OUTPUTS`] tensors.
 pub fn apply<F: Function>(function: F, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
-    ffi::apply(function, inputs)
+    if gradients_are_recorded() {
+        ffi::apply(function, inputs)
+    } else {
+        ffi::forward_only(&function, inputs)
+    }
 }
 
 /// Whether libtorch records gradients in this thread: true unless within [`tch::no_grad`].

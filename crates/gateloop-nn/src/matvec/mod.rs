@@ -167,7 +167,8 @@ impl<W: Weight> Kernel for Typed<'_, W> {
 }
 
 impl<W: Weight> Typed<'_, W> {
-    /// Rows `o..o + BLOCK` of the matrix with all rows of x: by pairs, as many as registers hold.
+    /// Rows `o..o + BLOCK` of the matrix with all rows of x: by pairs, as many as registers hold. A single row
+    /// of x takes one row of the matrix after the other, in the order of memory.
     #[inline(always)]
     fn block<I: Isa>(&self, isa: I, o: usize) {
         let in_dim = self.work.in_dim;
@@ -186,9 +187,9 @@ impl<W: Weight> Typed<'_, W> {
             m += 2;
         }
         if !last.is_empty() {
-            let w: [&[W]; BLOCK] = std::array::from_fn(|r| self.row(o + r));
-            for (r, [dot]) in dot_products(isa, w, [last]).into_iter().enumerate() {
-                self.store(m, o + r, dot);
+            for o in o..o + BLOCK {
+                let [[dot]] = dot_products(isa, [self.row(o)], [last]);
+                self.store(m, o, dot);
             }
         }
     }

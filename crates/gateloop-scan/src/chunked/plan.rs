@@ -194,11 +194,7 @@ impl Request {
         let shape = self.shape;
         let has_parts = shape.batch * self.parts() >= self.bound.enough_parts();
         let is_short = shape.seqlen < self.bound.min_chunks() * CHUNK_LEN;
-        if has_parts || is_short || !self.is_large() {
-            shape.seqlen
-        } else {
-            CHUNK_LEN
-        }
+        if has_parts || is_short || !self.is_large() { shape.seqlen } else { CHUNK_LEN }
     }
 
     /// Whether there is work for more than one thread.
