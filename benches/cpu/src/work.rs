@@ -17,14 +17,15 @@ pub(crate) trait Work {
 pub(crate) struct Timed {
     work: Box<dyn Work>,
     runs: u32,
+    is_warmed: bool,
 }
 
 /// Long against the clock's resolution and a thread's wake-up, short against a person's patience.
 const SAMPLE: Duration = Duration::from_millis(30);
 
-/// Work of less than this finds its data in the caches and its threads awake; the runs before a sample
-/// see to that.
-const WARM: Duration = Duration::from_millis(100);
+/// Shorter samples follow runs that are not timed: the side before leaves the caches, the threads and the
+/// memory's free pages in another state than one's own run does.
+const WARMED: Duration = Duration::from_millis(500);
 
 impl Timed {
     /// Finds out how many runs a sample takes.
@@ -34,7 +35,7 @@ impl Timed {
         loop {
             let took = repeat(work.as_mut(), runs)?;
             if took >= SAMPLE || runs >= 1 << 24 {
-                return Ok(Self { work, runs });
+                return Ok(Self { work, runs, is_warmed: took < WARMED });
             }
             let wanted = SAMPLE.as_secs_f64() / took.as_secs_f64().max(1e-9);
             // At most tenfold at once: the first runs are slower than those to come.
@@ -44,14 +45,8 @@ impl Timed {
 
     /// Seconds of a unit.
     pub(crate) fn sample(&mut self) -> Result<f64> {
-        if self.runs > 1 {
-            let started = Instant::now();
-            for _ in 0..self.runs.div_ceil(4) {
-                self.work.run()?;
-                if started.elapsed() > WARM {
-                    break;
-                }
-            }
+        if self.is_warmed {
+            repeat(self.work.as_mut(), self.runs.div_ceil(4))?;
         }
         let took = repeat(self.work.as_mut(), self.runs)?;
         Ok(took.as_secs_f64() / f64::from(self.runs) / self.work.units())

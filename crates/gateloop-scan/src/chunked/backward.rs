@@ -14,9 +14,9 @@ use super::columns::{self, ByColumns, Map, part, part_mut};
 use super::dispatch::Isa;
 use super::drive::{Pass, Walk};
 use super::output::{Lines, Output, Staged};
-use super::plan::Tile;
 use super::relay::Relayed;
 use super::rows::{Adjoint, Later, add, adjoint_out, fold_backward, retreat};
+use super::tile::Tile;
 
 /// Writes `da`, `db` and, if asked for, `dh0`.
 pub(super) struct Backward<'p, 'a, E> {

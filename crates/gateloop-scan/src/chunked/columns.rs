@@ -7,8 +7,8 @@ use core::ops::Range;
 use crate::ScanElement;
 
 use super::drive::Walk;
-use super::plan::Tile;
 use super::rows::Fold;
+use super::tile::Tile;
 
 /// Bytes of a block of one operand: a few of them fit a first-level cache.
 const BLOCK_BYTES: usize = 8192;

@@ -6,9 +6,10 @@ use crate::{ParallelFor, ScanElement};
 
 use super::dispatch::{Isa, Kernel, Level};
 use super::output::{Output, Staged};
-use super::plan::{Plan, Schedule, Tile};
+use super::plan::{Plan, Schedule};
 use super::rows::Fold;
 use super::tasks::{from_state, reduce, through};
+use super::tile::Tile;
 
 /// A recurrence that walks through time with a state a lane: the scan, or its adjoint.
 pub(crate) trait Pass: Sync {

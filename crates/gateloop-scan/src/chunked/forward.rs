@@ -8,9 +8,9 @@ use super::columns::{self, ByColumns, Map, part, part_mut};
 use super::dispatch::Isa;
 use super::drive::{Pass, Walk};
 use super::output::{Lines, Output, OutputRow, Staged};
-use super::plan::Tile;
 use super::relay::Relayed;
 use super::rows::{Later, advance, advance_into, advance_out, fold_forward};
+use super::tile::Tile;
 
 /// Writes `h`.
 pub(super) struct Forward<'p, 'a, E> {

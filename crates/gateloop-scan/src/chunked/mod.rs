@@ -29,10 +29,12 @@ mod forward;
 pub(crate) mod output;
 pub(crate) mod plan;
 mod relay;
+pub(crate) mod request;
 pub(crate) mod rows;
 mod segments;
 mod small;
 mod tasks;
+pub(crate) mod tile;
 #[cfg(test)]
 mod whole_rows;
 
@@ -46,8 +48,9 @@ use self::backward::Backward;
 use self::dispatch::Level;
 use self::forward::Forward;
 use self::output::Output;
-use self::plan::{Plan, Request, is_small, is_streamed};
+use self::plan::Plan;
 use self::relay::Relayed;
+use self::request::{Request, is_small, is_streamed};
 use self::small::{SmallBackward, SmallForward};
 
 macro_rules! compiled_here {
@@ -123,7 +126,8 @@ mod tests {
     use super::dispatch::Level;
     use super::forward::Forward;
     use super::output::Output;
-    use super::plan::{Plan, Request};
+    use super::plan::Plan;
+    use super::request::Request;
     use super::{Backward, Upstream, drive};
     use crate::{Algorithm, Rayon, Scan, ScanElement, ScanShape};
 

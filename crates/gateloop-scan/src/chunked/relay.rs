@@ -22,8 +22,9 @@ use crate::{ParallelFor, ScanElement};
 use super::dispatch::{Isa, Kernel};
 use super::drive::{self, Pass, Walk};
 use super::output::{Lines, Staged, exchange, fence};
-use super::plan::{Plan, Tile};
+use super::plan::Plan;
 use super::rows::Lanes;
+use super::tile::Tile;
 
 /// Lines that are read or written of one array before the next one.
 const GRAIN: usize = 8;

@@ -20,8 +20,10 @@ use crate::{ParallelFor, ScanElement};
 use super::dispatch::Level;
 use super::drive::{self, Pass, Walk};
 use super::output::{Output, fence};
-use super::plan::{Plan, Tile, shares};
+use super::plan::Plan;
+use super::request::shares;
 use super::rows::Lanes;
+use super::tile::Tile;
 
 /// A segment is at least so many times as long as the walk that leads to it.
 const MIN_LEADS: usize = 3;

@@ -12,8 +12,8 @@ use super::dispatch::{Isa, Kernel};
 use super::drive::{Pass, Walk};
 use super::forward::Forward;
 use super::output::Output;
-use super::plan::Tile;
 use super::rows::advance_into;
+use super::tile::Tile;
 
 /// The forward pass.
 pub(super) struct SmallForward<'p, 'a, E> {

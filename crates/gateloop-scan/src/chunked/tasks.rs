@@ -7,8 +7,9 @@ use crate::ScanElement;
 use super::dispatch::Level;
 use super::drive::{Pass, Walk, apply, walk};
 use super::output::{Output, fence};
-use super::plan::{Plan, Tile};
+use super::plan::Plan;
 use super::rows::{Fold, Lanes};
+use super::tile::Tile;
 
 /// A tile on its way.
 struct Traveller<E> {

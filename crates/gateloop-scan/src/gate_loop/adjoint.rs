@@ -10,8 +10,8 @@ use crate::ScanElement;
 use crate::chunked::dispatch::Isa;
 use crate::chunked::drive::{Pass, Walk};
 use crate::chunked::output::Output;
-use crate::chunked::plan::Tile;
 use crate::chunked::rows::{fold_backward, retreat};
+use crate::chunked::tile::Tile;
 
 use super::CHECKPOINT_LEN;
 use super::kind::{Grads, Kind, Row};

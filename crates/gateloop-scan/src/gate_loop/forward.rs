@@ -6,8 +6,8 @@ use crate::ScanElement;
 use crate::chunked::dispatch::Isa;
 use crate::chunked::drive::{Pass, Walk};
 use crate::chunked::output::{Output, prefetch};
-use crate::chunked::plan::Tile;
 use crate::chunked::rows::fold_forward;
+use crate::chunked::tile::Tile;
 
 use super::CHECKPOINT_LEN;
 use super::kind::{Input, Kind};

@@ -2,7 +2,8 @@
 
 use crate::chunked::drive;
 use crate::chunked::output::Output;
-use crate::chunked::plan::{Bound, Plan, Request};
+use crate::chunked::plan::Plan;
+use crate::chunked::request::{Bound, Request};
 use crate::error::check_len;
 use crate::parallel::Rayon;
 use crate::{Complex, ParallelFor, ScanElement, ScanError, ScanShape};
@@ -276,7 +277,7 @@ impl<'a, K: Kind> Operator<'a, K> {
             let expected = self.checkpoints_len();
             check_len("checkpoints", "[B, checkpoints, C]", checkpoints.len(), expected)?;
         }
-        let streamed = crate::chunked::plan::is_streamed::<K::Real>(self.shape);
+        let streamed = crate::chunked::request::is_streamed::<K::Real>(self.shape);
         let pass = Forward {
             operator: self,
             y: y.shared(streamed),
@@ -306,7 +307,7 @@ impl<'a, K: Kind> Operator<'a, K> {
         if let Some(dh0) = &dh0 {
             check_len("dh0", "[B, C]", dh0.len(), states)?;
         }
-        let streamed = crate::chunked::plan::is_streamed::<K::Real>(self.shape);
+        let streamed = crate::chunked::request::is_streamed::<K::Real>(self.shape);
         let pass = Backward {
             operator: self,
             dy: upstream.dy,
