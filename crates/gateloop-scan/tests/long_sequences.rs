@@ -61,6 +61,14 @@ fn a_decay_near_one_over_131072_tokens() {
 }
 
 #[test]
+fn sequences_too_short_to_be_split() {
+    for shape in [(1, 7, 160_000), (3, 40, 10_007), (1, 513, 2100), (1, 600, 2048)] {
+        check_against_the_oracle::<f32>(spec(shape, Decays::Gate));
+    }
+    check_against_the_oracle::<Complex<f32>>(spec((1, 63, 9000), Decays::Gate));
+}
+
+#[test]
 fn phases_over_131072_tokens() {
     let mut problem: Problem<Complex<f32>> = spec((1, 131_072, 3), Decays::One).draw();
     for a in &mut problem.a {

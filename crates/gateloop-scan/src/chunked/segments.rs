@@ -107,6 +107,9 @@ fn try_out<P: Pass>(pass: &P, plan: &Plan) -> Option<usize> {
 /// The same of a tile.
 fn memory_of<P: Pass>(pass: &P, plan: &Plan, tile: Tile) -> Option<usize> {
     let end = (plan.shape.seqlen / TRIAL_SHARE).min(TRIAL_MAX);
+    if end <= TRIAL_BEGIN {
+        return None;
+    }
     let (mut truth, mut guess) = (Lanes::zero(), Lanes::zero());
     pass.start(tile, &mut truth.0[tile.lanes()]);
     approach(plan.level, pass, tile, 0..TRIAL_BEGIN, &mut truth);
