@@ -67,7 +67,7 @@ impl Options {
     }
 
     fn effort(&self) -> Effort {
-        let (samples, seconds) = if self.quick { (5, 3) } else { (9, 30) };
+        let (samples, seconds) = if self.quick { (5, 2) } else { (9, 30) };
         Effort { samples, budget: Duration::from_secs(seconds) }
     }
 
