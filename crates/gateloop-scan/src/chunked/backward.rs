@@ -158,8 +158,7 @@ impl<E: ScanElement> ByColumns<E> for Backward<'_, '_, E> {
         positions: Range<usize>,
         walk: &mut Walk<'_, E>,
     ) {
-        let channels = self.scan.shape().channels as isize;
-        let step = if self.goes_backwards() { -channels } else { channels };
+        let step = columns::step(self.scan.shape().channels, self.goes_backwards());
         let rows = columns::rows(self.at(tile, positions.start) + first, step, positions.len());
         let mut c: [E; W] = *part(walk.state, first);
         let operands = |at| (part(self.scan.a(), at), part(self.upstream.dh, at));

@@ -92,6 +92,12 @@ pub(super) fn part_mut<E, const W: usize>(row: &mut [E], at: usize) -> &mut [E; 
     row[at..].first_chunk_mut().expect("lanes lie in their array")
 }
 
+/// From a row of a walk to the next one, in elements.
+#[inline(always)]
+pub(super) const fn step(channels: usize, backwards: bool) -> isize {
+    if backwards { -(channels as isize) } else { channels as isize }
+}
+
 /// Where lanes lie, row after row of a walk.
 #[inline(always)]
 pub(super) fn rows(first: usize, step: isize, len: usize) -> impl Iterator<Item = usize> {

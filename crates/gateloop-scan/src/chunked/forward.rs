@@ -73,8 +73,7 @@ impl<E: ScanElement> Forward<'_, '_, E> {
     /// As for [`Pass::walk`] with `write`.
     #[inline(always)]
     unsafe fn walk_in_place(&self, tile: Tile, positions: Range<usize>, state: &mut [E]) {
-        let channels = self.scan.shape().channels as isize;
-        let step = if self.goes_backwards() { -channels } else { channels };
+        let step = columns::step(self.scan.shape().channels, self.goes_backwards());
         let mut before: Option<OutputRow<'_, E>> = None;
         let at = if positions.is_empty() { 0 } else { self.at(tile, positions.start) };
         for at in columns::rows(at, step, positions.len()) {
@@ -144,8 +143,7 @@ impl<E: ScanElement> ByColumns<E> for Forward<'_, '_, E> {
         positions: Range<usize>,
         walk: &mut Walk<'_, E>,
     ) {
-        let channels = self.scan.shape().channels as isize;
-        let step = if self.goes_backwards() { -channels } else { channels };
+        let step = columns::step(self.scan.shape().channels, self.goes_backwards());
         let rows = columns::rows(self.at(tile, positions.start) + first, step, positions.len());
         let mut h: [E; W] = *part(walk.state, first);
         let operands = |at| (part(self.scan.a(), at), part(self.scan.b(), at));

@@ -140,7 +140,24 @@ impl<E> Adjoint<'_, E> {
     }
 }
 
-/// `g = dh + c`, `da = g conj(before)`, `c <- conj(a) g`, with `da` and `g` written out.
+/// `g = dh + c`, `da = g conj(before)`, `c <- conj(a) g`.
+#[inline(always)]
+pub(crate) fn adjoint_into<E: ScanElement>(
+    c: &mut [E],
+    row: &Adjoint<'_, E>,
+    da: &mut [E],
+    g: &mut [E],
+) {
+    let outputs = da.iter_mut().zip(g.iter_mut());
+    let inputs = row.a.iter().zip(row.dh).zip(row.before);
+    for ((c, (da, g)), ((&a, &dh), &before)) in c.iter_mut().zip(outputs).zip(inputs) {
+        *g = dh + *c;
+        *da = *g * before.conj();
+        *c = *g * a.conj();
+    }
+}
+
+/// [`adjoint_into`], with `da` and `g` written out.
 #[inline(always)]
 pub(crate) fn adjoint_out<I: Isa, E: ScanElement>(
     c: &mut [E],
@@ -148,24 +165,13 @@ pub(crate) fn adjoint_out<I: Isa, E: ScanElement>(
     [mut da_out, mut g_out]: [OutputRow<'_, E>; 2],
     later: Later<'_, E, 3>,
 ) {
-    #[inline(always)]
-    fn lanes<E: ScanElement>(c: &mut [E], row: &Adjoint<'_, E>, da: &mut [E], g: &mut [E]) {
-        let outputs = da.iter_mut().zip(g.iter_mut());
-        let inputs = row.a.iter().zip(row.dh).zip(row.before);
-        for ((c, (da, g)), ((&a, &dh), &before)) in c.iter_mut().zip(outputs).zip(inputs) {
-            *g = dh + *c;
-            *da = *g * before.conj();
-            *c = *g * a.conj();
-        }
-    }
-
     let mut parts = g_out.parts();
     if parts != da_out.parts() {
         parts = Parts { head: 0..c.len(), streamed: 0..0, tail: 0..0 };
     }
     for edge in [parts.head, parts.tail] {
         let part = row.part(edge.clone());
-        lanes(&mut c[edge.clone()], &part, da_out.lanes(edge.clone()), g_out.lanes(edge));
+        adjoint_into(&mut c[edge.clone()], &part, da_out.lanes(edge.clone()), g_out.lanes(edge));
     }
     if parts.streamed.is_empty() {
         return;
@@ -174,7 +180,7 @@ pub(crate) fn adjoint_out<I: Isa, E: ScanElement>(
     for stretch in stretches::<E>(parts.streamed) {
         later.ask(stretch.clone());
         let (at, len) = (stretch.start, stretch.len());
-        lanes(&mut c[stretch.clone()], &row.part(stretch), da.lanes(len), g.lanes(len));
+        adjoint_into(&mut c[stretch.clone()], &row.part(stretch), da.lanes(len), g.lanes(len));
         da_out.stream::<I>(at, &da, len);
         g_out.stream::<I>(at, &g, len);
     }

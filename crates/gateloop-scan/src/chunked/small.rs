@@ -12,7 +12,7 @@ use super::dispatch::{Isa, Kernel};
 use super::drive::{Pass, Walk};
 use super::forward::Forward;
 use super::output::Output;
-use super::rows::advance_into;
+use super::rows::{Adjoint, add, adjoint_into, advance_into, retreat};
 use super::tile::Tile;
 
 /// The forward pass.
@@ -92,10 +92,11 @@ impl<E: ScanElement> Kernel for SmallBackward<'_, '_, E> {
                 let (a, dh) = (&scan.a()[row.clone()], &upstream.dh[row.clone()]);
                 let (da, db) = (&mut da[row.clone()], &mut db[row]);
                 if let Some(before) = before {
-                    retreat(&mut c, [a, dh, before], da, db);
+                    adjoint_into(&mut c, &Adjoint { a, dh, before }, da, db);
                 } else {
                     da.fill(E::ZERO);
-                    begin(&mut c, [a, dh], db);
+                    add(db, dh, &c);
+                    retreat(&mut c, a, dh);
                 }
                 if is_cut {
                     c.fill(E::ZERO);
@@ -143,26 +144,5 @@ fn neighbours<E>(h: &mut [E], at: usize, is_before: bool, channels: usize) -> (&
     } else {
         let (now, after) = h.split_at_mut(at + channels);
         (&after[..channels], &mut now[at..])
-    }
-}
-
-/// `g = dh + c`, `da = g conj(before)`, `c <- conj(a) g`
-#[inline(always)]
-fn retreat<E: ScanElement>(c: &mut [E], [a, dh, before]: [&[E]; 3], da: &mut [E], g: &mut [E]) {
-    let outputs = da.iter_mut().zip(g.iter_mut());
-    let inputs = a.iter().zip(dh).zip(before);
-    for ((c, (da, g)), ((&a, &dh), &before)) in c.iter_mut().zip(outputs).zip(inputs) {
-        *g = dh + *c;
-        *da = *g * before.conj();
-        *c = *g * a.conj();
-    }
-}
-
-/// [`retreat`] where nothing comes before.
-#[inline(always)]
-fn begin<E: ScanElement>(c: &mut [E], [a, dh]: [&[E]; 2], g: &mut [E]) {
-    for (((c, g), &a), &dh) in c.iter_mut().zip(g).zip(a).zip(dh) {
-        *g = dh + *c;
-        *c = *g * a.conj();
     }
 }
