@@ -222,6 +222,9 @@ fn a_panic_arrives_as_an_error() -> TestResult {
     let panics = Custom::<1>::product().forward(|_, _| panic!("forward panicked: {}", 43));
     let message = message_of(autograd::apply(panics, &[&x, &w]));
     assert!(message.contains("panic: forward panicked: 43"), "{message}");
+    let panics = Custom::<1>::product().forward(|_, _| panic!("unrecorded"));
+    let message = message_of(tch::no_grad(|| autograd::apply(panics, &[&x, &w])));
+    assert!(message.contains("panic: unrecorded"), "{message}");
 
     let panics = Custom::<1>::product().backward(|_, _, _| panic!("backward panicked"));
     let message = backward_error(&autograd::apply(panics, &[&x, &w])?[0]);
@@ -233,11 +236,17 @@ fn a_panic_arrives_as_an_error() -> TestResult {
 fn the_wrong_number_of_outputs_is_an_error() {
     let (x, w) = operands();
     for returned in [0_usize, 1, 3] {
-        let function = Custom::<2>::product()
-            .forward(move |inputs, _| Ok((0..returned).map(|_| &inputs[0] * 2.0).collect()));
-        let message = message_of(autograd::apply(function, &[&x, &w]));
+        let function = || {
+            Custom::<2>::product()
+                .forward(move |inputs, _| Ok((0..returned).map(|_| &inputs[0] * 2.0).collect()))
+        };
         let expected = format!("{returned} outputs were returned, 2 declared");
-        assert!(message.contains(&expected), "{returned} outputs: {message}");
+        for message in [
+            message_of(autograd::apply(function(), &[&x, &w])),
+            message_of(tch::no_grad(|| autograd::apply(function(), &[&x, &w]))),
+        ] {
+            assert!(message.contains(&expected), "{returned} outputs: {message}");
+        }
     }
 }
 
