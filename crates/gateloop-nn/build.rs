@@ -25,7 +25,13 @@ fn main() {
     cc::Build::new()
         .cpp(true)
         .std("c++17")
-        .files(["csrc/autograd.cpp", "csrc/cuda.cpp", "csrc/foreach.cpp", "csrc/parallel.cpp"])
+        .files([
+            "csrc/autograd.cpp",
+            "csrc/cuda.cpp",
+            "csrc/foreach.cpp",
+            "csrc/parallel.cpp",
+            "csrc/pool.cpp",
+        ])
         .include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"))
         // The bridge runs a few times a step; optimising it would only lengthen the build.

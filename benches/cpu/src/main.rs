@@ -29,6 +29,8 @@ mod work;
 use std::io::{BufRead, Write};
 
 fn main() -> std::io::Result<()> {
+    // As the program `gateloop` does.
+    gateloop_nn::pool::install().map_err(std::io::Error::other)?;
     let mut session = session::Session::default();
     let mut out = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {

@@ -1,7 +1,7 @@
 //! The channel mixer: two affine maps with a GELU between them.
 
 use crate::error::{NnError, Result};
-use crate::layer::{SequenceLayer, sequence_dims, token_dims};
+use crate::layer::{LayerInput, SequenceLayer, sequence_dims, token_dims};
 use crate::lean::gelu_linear;
 use crate::linear::{Bias, HasLinears, Linear};
 use tch::Tensor;
@@ -63,11 +63,16 @@ pub struct FeedForward {
 
 impl FeedForward {
     fn map(&self, x: &Tensor) -> Result<Tensor> {
+        self.contract(&self.expand.forward(x)?)
+    }
+
+    /// All that follows the first map.
+    fn contract(&self, h: &Tensor) -> Result<Tensor> {
         let approximation = match self.gelu {
             Gelu::Erf => "none",
             Gelu::Tanh => "tanh",
         };
-        gelu_linear(&self.expand.forward(x)?, approximation, &self.contract)
+        gelu_linear(h, approximation, &self.contract)
     }
 }
 
@@ -86,6 +91,11 @@ impl SequenceLayer for FeedForward {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         sequence_dims(x, self.dim)?;
         self.map(x)
+    }
+
+    fn forward_of(&self, input: LayerInput<'_>) -> Result<Tensor> {
+        sequence_dims(input.x, self.dim)?;
+        self.contract(&input.project(&[&self.expand])?[0])
     }
 
     fn prefill(&self, x: &Tensor, (): &mut ()) -> Result<Tensor> {

@@ -1,6 +1,8 @@
 //! What every layer that mixes over time can do, and the three ways to run it.
 
 use crate::error::{NnError, Result};
+use crate::linear::{Linear, forward_all};
+use crate::norm::RmsNorm;
 use tch::Tensor;
 
 /// A layer over a sequence, with the state that lets it go on after any token.
@@ -21,6 +23,15 @@ pub trait SequenceLayer {
     /// - `x`: [B, T, D], T >= 1; returns [B, T, D]
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
 
+    /// [`forward`](Self::forward) of what may still have to be normed. A layer that begins with affine maps
+    /// computes the normed x again in the backward pass, where the default keeps it.
+    ///
+    /// # Shapes
+    /// - `input`: [B, T, D], T >= 1; returns [B, T, D]
+    fn forward_of(&self, input: LayerInput<'_>) -> Result<Tensor> {
+        self.forward(&input.tensor()?)
+    }
+
     /// A piece of a sequence, from `state`, which is moved to the end of the piece.
     ///
     /// # Shapes
@@ -32,6 +43,42 @@ pub trait SequenceLayer {
     /// # Shapes
     /// - `x`: [B, D]; returns [B, D]
     fn step(&self, x: &Tensor, state: &mut Self::State) -> Result<Tensor>;
+}
+
+/// What a layer reads: a tensor, or one with a norm that is still to be applied.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerInput<'a> {
+    pub(crate) x: &'a Tensor,
+    norm: Option<&'a RmsNorm>,
+}
+
+impl<'a> From<&'a Tensor> for LayerInput<'a> {
+    fn from(x: &'a Tensor) -> Self {
+        Self { x, norm: None }
+    }
+}
+
+impl<'a> LayerInput<'a> {
+    /// norm(x).
+    pub fn normed(norm: &'a RmsNorm, x: &'a Tensor) -> Self {
+        Self { x, norm: Some(norm) }
+    }
+
+    /// The input itself, of x's shape.
+    pub fn tensor(&self) -> Result<Tensor> {
+        match self.norm {
+            Some(norm) => norm.forward(self.x),
+            None => Ok(self.x.shallow_clone()),
+        }
+    }
+
+    /// Affine maps of it: [.., out] for each.
+    pub(crate) fn project(&self, maps: &[&Linear]) -> Result<Vec<Tensor>> {
+        match self.norm {
+            Some(norm) => norm.then(maps, self.x),
+            None => forward_all(maps, self.x),
+        }
+    }
 }
 
 /// Checks that `x` is [B, T, D] with T >= 1, and returns B and T.

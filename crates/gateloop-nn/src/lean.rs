@@ -1,7 +1,7 @@
 //! Products of an activated tensor that keep what goes into the activation and not what comes out: that is
 //! computed again in the backward pass, for a few operations an element.
 //!
-//! A feed-forward layer keeps 4 D numbers a token less, a gate D.
+//! A feed-forward layer keeps 4 D numbers a token less, a gated projection D.
 
 use crate::autograd::{self, Function, Saved, gradients_are_recorded};
 use crate::error::Result;
@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 /// Whether keeping less pays: a gradient is to be recorded, on a CPU. On a GPU libtorch's operations may run
 /// in another precision than their inputs (autocast), which it has to decide itself.
-fn applies(x: &Tensor) -> bool {
+pub(crate) fn applies(x: &Tensor) -> bool {
     x.device() == Device::Cpu
         && matches!(x.kind(), Kind::Float | Kind::Double)
         && gradients_are_recorded()
@@ -43,12 +43,22 @@ fn activated(h: &Tensor, approximation: &'static str) -> Result<Tensor> {
     Ok(h.f_gelu(approximation)?)
 }
 
-/// y silu(g), element by element.
-pub(crate) fn swish_gate(y: &Tensor, g: &Tensor) -> Result<Tensor> {
-    if applies(y) {
-        return Ok(autograd::apply(SwishGate, &[y, g])?.remove(0));
+/// W (y silu(g)), the product of y and silu(g) taken element by element.
+///
+/// # Shapes
+/// - `y`, `g`: [.., in]; returns [.., out]
+pub(crate) fn swish_linear(y: &Tensor, g: &Tensor, map: &Linear) -> Result<Tensor> {
+    match (map.trained_weight(), map.bias()) {
+        (Some(weight), None) if applies(y) => {
+            Ok(autograd::apply(SwishLinear, &[y, g, weight])?.remove(0))
+        }
+        _ => map.forward(&g.f_silu()?.f_mul(y)?),
     }
-    Ok(g.f_silu()?.f_mul(y)?)
+}
+
+/// [.., D] as a matrix of rows.
+pub(crate) fn rows(x: &Tensor) -> Result<Tensor> {
+    Ok(x.f_reshape([-1, x.size().last().copied().unwrap_or(1)])?)
 }
 
 /// Inputs h [.., in], W [out, in] and b `[out]`.
@@ -74,7 +84,6 @@ impl Function for GeluLinear {
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(dy) = &grad_outputs[0] else { return Ok(vec![None, None, None]) };
         let (h, weight) = (&saved[0], &saved[1]);
-        let rows = |x: &Tensor| x.f_reshape([-1, x.size().last().copied().unwrap_or(1)]);
         let dy_rows = rows(dy)?;
         let dweight = if needs_grad[1] {
             let activated = rows(&h.f_gelu(self.approximation)?)?;
@@ -93,16 +102,18 @@ impl Function for GeluLinear {
     }
 }
 
-/// Inputs y and g of one shape.
-struct SwishGate;
+/// Inputs y and g [.., in] and W [out, in].
+struct SwishLinear;
 
-impl Function for SwishGate {
+impl Function for SwishLinear {
     const OUTPUTS: usize = 1;
 
     fn forward(&self, inputs: &[Tensor], saved: &mut Saved) -> Result<Vec<Tensor>> {
-        saved.push(&inputs[0]);
-        saved.push(&inputs[1]);
-        Ok(vec![inputs[1].f_silu()?.f_mul_(&inputs[0])?])
+        for input in inputs {
+            saved.push(input);
+        }
+        let gated = inputs[1].f_silu()?.f_mul_(&inputs[0])?;
+        Ok(vec![gated.f_linear(&inputs[2], None::<Tensor>)?])
     }
 
     fn backward(
@@ -111,17 +122,28 @@ impl Function for SwishGate {
         grad_outputs: &[Option<Tensor>],
         needs_grad: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
-        let Some(d) = &grad_outputs[0] else { return Ok(vec![None, None]) };
-        let (y, g) = (&saved[0], &saved[1]);
-        let dy = needs_grad[0].then(|| g.f_silu()?.f_mul_(d)).transpose()?;
-        let dg = needs_grad[1].then(|| g.f_silu_backward(&d.f_mul(y)?)).transpose()?;
-        Ok(vec![dy, dg])
+        let Some(d) = &grad_outputs[0] else { return Ok(vec![None, None, None]) };
+        let (y, g, weight) = (&saved[0], &saved[1], &saved[2]);
+        let d = rows(d)?;
+        let silu = g.f_silu()?;
+        let dweight = if needs_grad[2] {
+            Some(d.f_transpose(0, 1)?.f_mm(&rows(&silu.f_mul(y)?)?)?)
+        } else {
+            None
+        };
+        if !(needs_grad[0] || needs_grad[1]) {
+            return Ok(vec![None, None, dweight]);
+        }
+        let dgated = d.f_mm(weight)?.f_view_as(y)?;
+        let dg = needs_grad[1].then(|| g.f_silu_backward(&dgated.f_mul(y)?)).transpose()?;
+        let dy = needs_grad[0].then(|| dgated.f_mul(&silu)).transpose()?;
+        Ok(vec![dy, dg, dweight])
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{gelu_linear, swish_gate};
+    use super::{gelu_linear, swish_linear};
     use crate::error::Result;
     use crate::linear::{Bias, Linear};
     use tch::{Device, Kind, Tensor, nn};
@@ -145,8 +167,15 @@ mod tests {
             Tensor::randn(shape, (Kind::Double, Device::Cpu)).set_requires_grad(true)
         };
         let (y, g) = (leaf(&[2, 3, 5]), leaf(&[2, 3, 5]));
-        let (ours, theirs) = (swish_gate(&y, &g)?, &y * g.silu());
-        assert_same(&gradients(&ours, &[&y, &g])?, &gradients(&theirs, &[&y, &g])?);
+        let mut vs = nn::VarStore::new(Device::Cpu);
+        let map = Linear::new(&vs.root(), 5, 4, Bias::Without)?;
+        vs.double();
+        let parameters = vs.variables();
+        let weight = &parameters["weight"];
+        let ours = swish_linear(&y, &g, &map)?;
+        let theirs = (&y * g.silu()).linear(weight, None::<Tensor>);
+        let leaves = [&y, &g, weight];
+        assert_same(&gradients(&ours, &leaves)?, &gradients(&theirs, &leaves)?);
 
         let mut vs = nn::VarStore::new(Device::Cpu);
         let map = Linear::new(&vs.root(), 5, 4, Bias::With)?;

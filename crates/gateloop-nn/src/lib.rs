@@ -8,6 +8,7 @@
 //! | layers, each with `forward`, `prefill` and `step` | [`GateLoop`], [`SimpleGateLoop`], [`Attention`], [`FeedForward`], [`Residual`] |
 //! | less memory for more time | [`recompute()`] |
 //! | operations on lists of tensors | [`foreach`] |
+//! | memory kept between steps | [`pool`] |
 //! | CUDA at run time, autocast | [`cuda`] |
 //! | norms, affine map | [`RmsNorm`], [`LayerNorm`], [`Linear`] |
 //!
@@ -47,6 +48,7 @@ mod lean;
 mod linear;
 mod matvec;
 mod norm;
+pub mod pool;
 mod precision;
 mod recompute;
 mod residual;
@@ -58,7 +60,7 @@ pub use attention::{Attention, AttentionConfig, AttentionState, RelPos};
 pub use error::{NnError, Result};
 pub use feed_forward::{FeedForward, FeedForwardConfig, Gelu};
 pub use gate_loop::{GateLoop, GateLoopConfig, GateLoopState};
-pub use layer::SequenceLayer;
+pub use layer::{LayerInput, SequenceLayer};
 pub use linear::{Bias, HasLinears, Linear, WeightKind, forward_all};
 pub use norm::{LayerNorm, RmsNorm, RmsNormKind};
 pub use recompute::recompute;

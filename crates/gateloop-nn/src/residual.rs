@@ -1,7 +1,7 @@
 //! A layer with its shortcut and its norm.
 
 use crate::error::Result;
-use crate::layer::SequenceLayer;
+use crate::layer::{LayerInput, SequenceLayer};
 use crate::linear::{HasLinears, Linear};
 use crate::norm::{LayerNorm, RmsNorm, RmsNormKind};
 use tch::Tensor;
@@ -64,11 +64,11 @@ impl<L: SequenceLayer> Residual<L> {
     pub fn around(
         &self,
         x: &Tensor,
-        run: impl FnOnce(&L, &Tensor) -> Result<Tensor>,
+        run: impl FnOnce(&L, LayerInput<'_>) -> Result<Tensor>,
     ) -> Result<Tensor> {
         match &self.norm {
-            Norm::Pre(norm) => Ok(run(&self.layer, &norm.forward(x)?)?.f_add(x)?),
-            Norm::Post(norm) => norm.forward(&run(&self.layer, x)?.f_add(x)?),
+            Norm::Pre(norm) => Ok(run(&self.layer, LayerInput::normed(norm, x))?.f_add(x)?),
+            Norm::Post(norm) => norm.forward(&run(&self.layer, x.into())?.f_add(x)?),
         }
     }
 }
@@ -87,14 +87,14 @@ impl<L: SequenceLayer> SequenceLayer for Residual<L> {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.around(x, L::forward)
+        self.around(x, L::forward_of)
     }
 
     fn prefill(&self, x: &Tensor, state: &mut Self::State) -> Result<Tensor> {
-        self.around(x, |layer, x| layer.prefill(x, state))
+        self.around(x, |layer, input| layer.prefill(&input.tensor()?, state))
     }
 
     fn step(&self, x: &Tensor, state: &mut Self::State) -> Result<Tensor> {
-        self.around(x, |layer, x| layer.step(x, state))
+        self.around(x, |layer, input| layer.step(&input.tensor()?, state))
     }
 }

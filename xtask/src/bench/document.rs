@@ -10,7 +10,7 @@ use super::plan::models::{GROWTH, by_tokens};
 use super::plan::{Group, Quantity, Role};
 use super::plot;
 use super::results::{Figure, Measured, Results, Status};
-use super::targets::{memory_a_token, targets};
+use super::targets::{memory_a_token, targets, time_a_token};
 use crate::error::{Error, Result};
 
 const PATH: &str = "docs/benchmarks.md";
@@ -177,18 +177,20 @@ fn growth(text: &mut String, results: &Results) {
     line(text, "\n## Growth with the length of a sequence\n");
     line(
         text,
-        "A training step of a model of dim 128 and depth 2 on one sequence. The memory a token is what \
-         the peak of the step adds to that of a step on one token.\n",
+        "A training step of a model of dim 128 and depth 2 on one sequence: its time by the token, and what \
+         each token beyond the first adds to the time and to the peak of the memory.\n",
     );
-    line(text, "| tokens | time a token | memory a token |\n| --- | --- | --- |");
+    line(text, "| tokens | time a token | time a further token | memory a further token |");
+    line(text, "| --- | --- | --- | --- |");
     for tokens in GROWTH {
         let time = results.best(&by_tokens(tokens), &["ours"]);
-        let memory = memory_a_token(results, tokens);
         let shown = |value: Option<f64>, quantity| {
             value.map_or_else(|| "-".to_owned(), |value| format::quantity(quantity, value))
         };
-        let (time, memory) = (shown(time, Quantity::Time), shown(memory, Quantity::Memory));
-        line(text, &format!("| {tokens} | {time} | {memory} |"));
+        let time = shown(time, Quantity::Time);
+        let further = shown(time_a_token(results, tokens), Quantity::Time);
+        let memory = shown(memory_a_token(results, tokens), Quantity::Memory);
+        line(text, &format!("| {tokens} | {time} | {further} | {memory} |"));
     }
 }
 

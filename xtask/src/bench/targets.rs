@@ -36,11 +36,11 @@ enum Quotient {
         over: At,
         under: At,
     },
-    /// The largest over the smallest of ours.
-    Spread(Vec<String>),
-    /// The same of ours over a limit that was timed in turn with it: works are minutes apart, in which a
+    /// The largest over the smallest of ours over a limit that was timed in turn with it: works are minutes apart, in which a
     /// machine changes.
     SpreadOver(Vec<String>, &'static [&'static str]),
+    /// The same of the time a token beyond the first.
+    TimeSpread(Vec<usize>),
     /// The same of the memory a token beyond the first.
     MemorySpread(Vec<usize>),
 }
@@ -59,13 +59,13 @@ impl Target {
         let at = |at: &At| results.best(&at.work, at.sides);
         match &self.quotient {
             Quotient::Ratio { over, under } => Some(at(over)? / at(under)?),
-            Quotient::Spread(works) => {
-                spread(works.iter().map(|work| results.best(work, OURS)).collect())
-            }
             Quotient::SpreadOver(works, limit) => {
                 let over =
                     |work: &String| Some(results.best(work, OURS)? / results.best(work, limit)?);
                 spread(works.iter().map(over).collect())
+            }
+            Quotient::TimeSpread(lengths) => {
+                spread(lengths.iter().map(|&tokens| time_a_token(results, tokens)).collect())
             }
             Quotient::MemorySpread(lengths) => {
                 spread(lengths.iter().map(|&tokens| memory_a_token(results, tokens)).collect())
@@ -79,6 +79,13 @@ impl Target {
             Bound::AtMost(most) => value <= most,
         }
     }
+}
+
+/// Seconds that each token beyond the first adds to a step: what no length adds to, calls and the update of the
+/// parameters, is not counted.
+pub(crate) fn time_a_token(results: &Results, tokens: usize) -> Option<f64> {
+    let step = |tokens| Some(results.best(&by_tokens(tokens), OURS)? * tokens as f64);
+    Some((step(tokens)? - step(1)?) / (tokens as f64 - 1.0))
 }
 
 /// Bytes that each token beyond the first adds to the peak of a step.
@@ -185,12 +192,12 @@ fn growth_and_generation() -> Vec<Target> {
     let flat = PROMPTS.map(one).to_vec();
     vec![
         Target {
-            what: "time a token from T = 256 to 65,536: largest over smallest".to_owned(),
-            quotient: Quotient::Spread(GROWTH.map(by_tokens).to_vec()),
+            what: "time a further token from T = 256 to 65,536: largest over smallest".to_owned(),
+            quotient: Quotient::TimeSpread(GROWTH.to_vec()),
             bound: Bound::AtMost(1.2),
         },
         Target {
-            what: "memory a token from T = 256 to 65,536: largest over smallest".to_owned(),
+            what: "memory a further token from T = 256 to 65,536: largest over smallest".to_owned(),
             quotient: Quotient::MemorySpread(GROWTH.to_vec()),
             bound: Bound::AtMost(1.1),
         },

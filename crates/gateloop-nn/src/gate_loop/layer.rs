@@ -5,9 +5,9 @@ use super::transition::{StateTransition, TransitionMode, check_fraction, scale_g
 use crate::cuda::{FullPrecision, Fused, fused as fused_on_cuda};
 use crate::error::{NnError, Result};
 use crate::fused;
-use crate::layer::{SequenceLayer, sequence_dims, token_dims};
-use crate::lean::swish_gate;
-use crate::linear::{Bias, HasLinears, Linear, forward_all};
+use crate::layer::{LayerInput, SequenceLayer, sequence_dims, token_dims};
+use crate::lean::swish_linear;
+use crate::linear::{Bias, HasLinears, Linear};
 use crate::norm::LayerNorm;
 use crate::precision::widen;
 use crate::recompute::recompute;
@@ -152,24 +152,28 @@ impl GateLoop {
     /// [`forward`](SequenceLayer::forward) with another transition for this call, an ablation.
     ///
     /// # Shapes
-    /// - `x`: [B, T, D], T >= 1; returns [B, T, D]
-    pub fn forward_with(&self, x: &Tensor, transition: TransitionMode) -> Result<Tensor> {
-        Ok(self.run(x, None, transition)?.0)
+    /// - `input`: [B, T, D], T >= 1; returns [B, T, D]
+    pub fn forward_with<'a>(
+        &self,
+        input: impl Into<LayerInput<'a>>,
+        transition: TransitionMode,
+    ) -> Result<Tensor> {
+        Ok(self.run(input.into(), None, transition)?.0)
     }
 
     fn run(
         &self,
-        x: &Tensor,
+        input: LayerInput<'_>,
         state: Option<&Tensor>,
         transition: TransitionMode,
     ) -> Result<(Tensor, Tensor)> {
-        let (batch, seqlen) = sequence_dims(x, self.config.dim)?;
+        let (batch, seqlen) = sequence_dims(input.x, self.config.dim)?;
         let maps: Vec<&Linear> =
             [&self.to_qkv, &self.to_a].into_iter().chain(&self.to_gates).collect();
-        let projected = forward_all(&maps, x)?;
+        let projected = input.project(&maps)?;
         let (qkv, z) = (&projected[0], &projected[1]);
         let z = scale_gradient(z, self.config.frac_gradient_state_transition)?;
-        let (mut y, state) = if self.is_fused() && x.device() == Device::Cpu {
+        let (mut y, state) = if self.is_fused() && input.x.device() == Device::Cpu {
             self.run_fused(qkv, &z, state, transition)?
         } else {
             let z = z.f_view([batch, seqlen, self.heads, 2])?;
@@ -183,12 +187,12 @@ impl GateLoop {
         if let Some(norm) = &self.sub_ln {
             y = norm.forward(&y)?;
         }
-        if let Some(gates) = projected.get(2) {
-            y = swish_gate(&y, gates)?;
-        }
-        if let Some(out) = &self.to_out {
-            y = out.forward(&y)?;
-        }
+        y = match (&self.to_out, projected.get(2)) {
+            (Some(out), Some(gates)) => swish_linear(&y, gates, out)?,
+            (Some(out), None) => out.forward(&y)?,
+            // A gated layer always has an output projection.
+            (None, _) => y,
+        };
         Ok((y, state))
     }
 
@@ -298,8 +302,12 @@ impl SequenceLayer for GateLoop {
         self.forward_with(x, self.config.transition)
     }
 
+    fn forward_of(&self, input: LayerInput<'_>) -> Result<Tensor> {
+        self.forward_with(input, self.config.transition)
+    }
+
     fn prefill(&self, x: &Tensor, state: &mut GateLoopState) -> Result<Tensor> {
-        let (y, next) = self.run(x, state.0.as_ref(), self.config.transition)?;
+        let (y, next) = self.run(x.into(), state.0.as_ref(), self.config.transition)?;
         state.0 = Some(next);
         Ok(y)
     }

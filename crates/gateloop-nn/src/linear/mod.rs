@@ -37,9 +37,9 @@ pub trait HasLinears {
     fn linears_mut(&mut self) -> Vec<&mut Linear>;
 }
 
-/// Up to so many rows of x are multiplied while the weights stream by; for more, a matrix product that
-/// packs its operands for reuse, as libtorch's does, is the right tool.
-const FEW_ROWS: usize = 8;
+/// Up to so many rows of x are multiplied by kernels that take the weights as they lie; for more, a matrix
+/// product that packs its operands for reuse, as libtorch's does, is the right tool.
+const FEW_ROWS: usize = 64;
 
 impl Linear {
     /// Registers the parameters under `path`.

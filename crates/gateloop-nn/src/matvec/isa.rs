@@ -19,6 +19,27 @@ pub(super) trait Isa: Copy {
     /// a b + c, rounded once where the machine can.
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     fn sum(self, values: Self::Vector) -> f32;
+    fn store(self, values: Self::Vector, to: &mut [f32; LANES]);
+
+    /// sums[r][m] += w[r] x[m], each as [`mul_add`](Self::mul_add) does it.
+    #[inline(always)]
+    fn outer<const R: usize, const M: usize>(
+        self,
+        w: [&[f32; LANES]; R],
+        x: [&[f32; LANES]; M],
+        sums: &mut [[Self::Vector; M]; R],
+    ) {
+        for m in 0..M {
+            let x = self.load_f32(x[m]);
+            for r in 0..R {
+                sums[r][m] = self.mul_add(self.load_f32(w[r]), x, sums[r][m]);
+            }
+        }
+    }
+
+    /// Has the line of `at` brought near, where the machine can be asked.
+    #[inline(always)]
+    fn prefetch<T>(self, _at: &T) {}
 }
 
 /// Work that is compiled once for each instruction set. `run` must be `#[inline(always)]`.
@@ -80,6 +101,11 @@ impl Isa for Portable {
     fn sum(self, values: Self::Vector) -> f32 {
         values.iter().sum()
     }
+
+    #[inline(always)]
+    fn store(self, values: Self::Vector, to: &mut [f32; LANES]) {
+        *to = values;
+    }
 }
 
 // The casts are for loads that need no alignment.
@@ -88,13 +114,14 @@ impl Isa for Portable {
 mod x86 {
     use super::{Isa, Kernel, LANES};
     use core::arch::x86_64::{
-        __m128i, __m256, __m256i, __m512, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadl_epi64,
-        _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm256_add_ps, _mm256_castps256_ps128,
-        _mm256_castsi256_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32,
-        _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-        _mm256_setzero_ps, _mm256_slli_epi32, _mm512_castsi512_ps, _mm512_cvtepi8_epi32,
-        _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
-        _mm512_reduce_add_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+        __m128i, __m256, __m256i, __m512, _MM_HINT_T1, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
+        _mm_loadl_epi64, _mm_loadu_si128, _mm_movehl_ps, _mm_prefetch, _mm_shuffle_ps,
+        _mm256_add_ps, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cvtepi8_epi32,
+        _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps,
+        _mm256_loadu_ps, _mm256_loadu_si256, _mm256_setzero_ps, _mm256_slli_epi32,
+        _mm256_storeu_ps, _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
+        _mm512_cvtepu16_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_reduce_add_ps,
+        _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
     };
 
     #[target_feature(enable = "avx512f,avx2,fma")]
@@ -105,6 +132,13 @@ mod x86 {
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn avx2<K: Kernel>(kernel: K) {
         kernel.run(Avx2(()));
+    }
+
+    /// Into the second-level cache: the first is full of what is being worked on.
+    #[inline(always)]
+    fn prefetch<T>(at: &T) {
+        // SAFETY: every x86-64 machine has the instruction, and it reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(core::ptr::from_ref(at).cast()) }
     }
 
     /// Two registers of eight.
@@ -171,6 +205,48 @@ mod x86 {
                 _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
             }
         }
+
+        #[inline(always)]
+        fn store(self, [low, high]: Self::Vector, to: &mut [f32; LANES]) {
+            let to = to.as_mut_ptr();
+            // SAFETY: `self` exists only where the machine has AVX2; both halves lie in `to`.
+            unsafe {
+                _mm256_storeu_ps(to, low);
+                _mm256_storeu_ps(to.add(8), high);
+            }
+        }
+
+        /// One half after the other: 3 x 2 sums, 3 weights and one x are then just the 16 registers.
+        #[inline(always)]
+        fn outer<const R: usize, const M: usize>(
+            self,
+            w: [&[f32; LANES]; R],
+            x: [&[f32; LANES]; M],
+            sums: &mut [[Self::Vector; M]; R],
+        ) {
+            #[expect(clippy::needless_range_loop, reason = "the halves of three arrays")]
+            for half in 0..2 {
+                // SAFETY: `self` exists only where the machine has AVX2 and FMA; the halves lie in
+                // their arrays.
+                unsafe {
+                    let mut wide = [_mm256_setzero_ps(); R];
+                    for r in 0..R {
+                        wide[r] = _mm256_loadu_ps(w[r].as_ptr().add(8 * half));
+                    }
+                    for m in 0..M {
+                        let x = _mm256_loadu_ps(x[m].as_ptr().add(8 * half));
+                        for r in 0..R {
+                            sums[r][m][half] = _mm256_fmadd_ps(wide[r], x, sums[r][m][half]);
+                        }
+                    }
+                }
+            }
+        }
+
+        #[inline(always)]
+        fn prefetch<T>(self, at: &T) {
+            prefetch(at);
+        }
     }
 
     /// One register of sixteen.
@@ -220,6 +296,17 @@ mod x86 {
         fn sum(self, values: Self::Vector) -> f32 {
             // SAFETY: `self` exists only where the machine has AVX-512F.
             unsafe { _mm512_reduce_add_ps(values) }
+        }
+
+        #[inline(always)]
+        fn store(self, values: Self::Vector, to: &mut [f32; LANES]) {
+            // SAFETY: `self` exists only where the machine has AVX-512F; no alignment is needed.
+            unsafe { _mm512_storeu_ps(to.as_mut_ptr(), values) }
+        }
+
+        #[inline(always)]
+        fn prefetch<T>(self, at: &T) {
+            prefetch(at);
         }
     }
 }

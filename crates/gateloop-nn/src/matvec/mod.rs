@@ -1,4 +1,5 @@
-//! Products of weight matrices with a few vectors, bound by reading the weights once.
+//! Products of weight matrices with a few vectors, bound by reading the weights once, or with a few dozen
+//! ([`panel`]).
 //!
 //! libtorch's matrix products pack their operands, which pays for many rows and costs as much as the
 //! product for one. Here every weight is read once, in the order of memory, by all threads.
@@ -7,10 +8,14 @@
 #![allow(clippy::inline_always)]
 
 mod isa;
+mod panel;
 mod team;
 mod tile;
 
+use crate::threads::TorchThreads;
+use gateloop_scan::ParallelFor;
 use isa::{Isa, Kernel, dispatch};
+use panel::ManyRows;
 use tile::{Weight, dot_products};
 
 /// A matrix [out, in], row after row.
@@ -49,6 +54,9 @@ pub(crate) struct Product<'a> {
 /// holds nobody up for long.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// From so many rows of x on, arithmetic takes longer than reading the weights.
+const MANY_ROWS: usize = 9;
+
 /// Rows of weights that are multiplied together.
 const BLOCK: usize = 4;
 
@@ -63,15 +71,30 @@ pub(crate) fn multiply(x: &[f32], rows: usize, products: &mut [Product<'_>]) {
     for product in products {
         cut(product, rows, in_dim, &mut pieces);
     }
-    team::for_each(pieces.len(), &|index| {
+    let work = |index: usize| {
         let Piece { matrix, bias, first, len, ref y } = pieces[index];
         let work = Work { x, in_dim, bias, first, len, y };
         match matrix {
-            Matrix::F32(w) => dispatch(Typed { work, w, scale: None }),
-            Matrix::Bf16(w) => dispatch(Typed { work, w, scale: None }),
-            Matrix::Int8(w, scale) => dispatch(Typed { work, w, scale: Some(scale) }),
+            Matrix::F32(w) => run(Typed { work, w, scale: None }, rows),
+            Matrix::Bf16(w) => run(Typed { work, w, scale: None }, rows),
+            Matrix::Int8(w, scale) => run(Typed { work, w, scale: Some(scale) }, rows),
         }
-    });
+    };
+    if rows < MANY_ROWS {
+        team::for_each(pieces.len(), &work);
+    } else {
+        // What lies between two products then runs on libtorch's threads, which had better not wait for
+        // others to leave their cores.
+        TorchThreads.for_each(pieces.len(), &work);
+    }
+}
+
+fn run<W: Weight>(piece: Typed<'_, W>, rows: usize) {
+    if rows < MANY_ROWS {
+        dispatch(piece);
+    } else {
+        dispatch(ManyRows(piece));
+    }
 }
 
 /// The part of a product that one thread computes: rows `first..first + len` of the matrix.
@@ -98,7 +121,8 @@ fn cut<'a>(product: &'a mut Product<'_>, rows: usize, in_dim: usize, pieces: &mu
     assert_eq!(weights, out_dim * in_dim, "the matrix is not [out, in]");
     assert!(product.bias.is_none_or(|bias| bias.len() == out_dim), "the bias is not [out]");
     let row_bytes = product.matrix.bytes() / out_dim.max(1);
-    let step = (PIECE_BYTES / row_bytes.max(1)).next_multiple_of(BLOCK);
+    let block = if rows < MANY_ROWS { BLOCK } else { panel::ROWS };
+    let step = (PIECE_BYTES / row_bytes.max(1)).next_multiple_of(block);
     let (matrix, bias) = (product.matrix, product.bias);
     let y = Columns::new(product.y, out_dim);
     for first in (0..out_dim).step_by(step) {

@@ -103,7 +103,7 @@ fn check(out_dim: usize, in_dim: usize, rows: usize) {
 fn every_small_size_equals_the_oracle() {
     for in_dim in 1..=67 {
         for out_dim in [1, 2, 3, 4, 5, 7, 8, 13, 67] {
-            for rows in [1, 2, 3, 8] {
+            for rows in [1, 2, 3, 8, 9, 10] {
                 check(out_dim, in_dim, rows);
             }
         }
@@ -112,14 +112,26 @@ fn every_small_size_equals_the_oracle() {
 
 #[test]
 fn sizes_of_several_pieces_equal_the_oracle() {
-    for (out_dim, in_dim, rows) in [(1536, 512, 1), (513, 2048, 1), (300, 999, 5), (2051, 97, 8)] {
+    for (out_dim, in_dim, rows) in [
+        (1536, 512, 1),
+        (513, 2048, 1),
+        (300, 999, 5),
+        (2051, 97, 8),
+        (600, 1030, 65),
+        (37, 512, 128),
+    ] {
         check(out_dim, in_dim, rows);
     }
 }
 
 #[test]
 fn a_row_gives_the_same_bits_alone_and_in_company() {
-    let (out_dim, in_dim, rows) = (131, 67, 7);
+    for (out_dim, in_dim, rows) in [(131, 67, 7), (131, 67, 19), (29, 1300, 9)] {
+        same_bits(out_dim, in_dim, rows);
+    }
+}
+
+fn same_bits(out_dim: usize, in_dim: usize, rows: usize) {
     let case = Case::new(out_dim, in_dim);
     let x: Vec<f32> = (0..rows * in_dim).map(number).collect();
     for (matrix, _) in case.matrices() {

@@ -6,12 +6,19 @@ use super::isa::{Isa, LANES};
 pub(super) trait Weight: Copy + Default + Sync {
     /// Widens [`LANES`] weights, exactly.
     fn widen<I: Isa>(isa: I, from: &[Self; LANES]) -> I::Vector;
+    /// Widens one, exactly.
+    fn to_f32(self) -> f32;
 }
 
 impl Weight for f32 {
     #[inline(always)]
     fn widen<I: Isa>(isa: I, from: &[Self; LANES]) -> I::Vector {
         isa.load_f32(from)
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
     }
 }
 
@@ -21,12 +28,22 @@ impl Weight for u16 {
     fn widen<I: Isa>(isa: I, from: &[Self; LANES]) -> I::Vector {
         isa.load_bf16(from)
     }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from_bits(u32::from(self) << 16)
+    }
 }
 
 impl Weight for i8 {
     #[inline(always)]
     fn widen<I: Isa>(isa: I, from: &[Self; LANES]) -> I::Vector {
         isa.load_i8(from)
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from(self)
     }
 }
 
@@ -86,7 +103,7 @@ fn accumulate<I: Isa, W: Weight, const R: usize, const M: usize>(
 }
 
 #[inline(always)]
-fn padded<T: Copy + Default>(rest: &[T]) -> [T; LANES] {
+pub(super) fn padded<T: Copy + Default>(rest: &[T]) -> [T; LANES] {
     let mut all = [T::default(); LANES];
     all[..rest.len()].copy_from_slice(rest);
     all

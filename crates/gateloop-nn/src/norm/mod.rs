@@ -1,9 +1,12 @@
 //! Normalisation over the features of a token.
 
+mod linears;
 mod rms;
 
 use crate::autograd;
 use crate::error::{NnError, Result};
+use crate::linear::{Linear, forward_all};
+use linears::norm_linears;
 use rms::RmsNormFunction;
 use tch::nn::{Init, Path};
 use tch::{Device, Kind, Tensor};
@@ -65,6 +68,18 @@ impl RmsNorm {
                 x.f_mul(&inverse)?.f_mul(gamma)?.f_mul_scalar(scale)?
             }
         })
+    }
+
+    /// Affine maps of the normed x.
+    ///
+    /// # Shapes
+    /// - `x`: [.., D]; returns [.., out] for each map
+    pub(crate) fn then(&self, maps: &[&Linear], x: &Tensor) -> Result<Vec<Tensor>> {
+        check_features(x, &self.gamma)?;
+        match norm_linears(self.kind, &self.gamma, maps, x)? {
+            Some(y) => Ok(y),
+            None => forward_all(maps, &self.forward(x)?),
+        }
     }
 }
 

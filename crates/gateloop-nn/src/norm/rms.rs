@@ -22,18 +22,15 @@ const BLOCK: usize = 64;
 impl RmsNormFunction {
     fn run<R: TensorElement + Real + Div<Output = R>>(
         &self,
-        inputs: &[Tensor],
-        saved: &mut Saved,
-    ) -> Result<Vec<Tensor>> {
-        let (x, gamma) =
-            (Elements::of::<R>("x", &inputs[0])?, Elements::of::<R>("gamma", &inputs[1])?);
+        [input, gamma, lengths]: [&Tensor; 3],
+    ) -> Result<Tensor> {
+        let (x, gamma) = (Elements::of::<R>("x", input)?, Elements::of::<R>("gamma", gamma)?);
         let (x, gamma) = (x.slice::<R>(), gamma.slice::<R>());
         let dim = gamma.len();
         let scale = R::narrow((dim as f64).sqrt().into());
-        let lengths = self.lengths(&inputs[0])?;
-        let kept = Elements::of::<R>("lengths", &lengths)?;
+        let kept = Elements::of::<R>("lengths", lengths)?;
         let kept = kept.slice::<R>();
-        let mut y = Output::<R>::new(&inputs[0].size())?;
+        let mut y = Output::<R>::new(&input.size())?;
         let mut blocks = vec![(); kept.len().div_ceil(BLOCK)];
         for_each_piece((y.slice_mut(), &mut blocks), [BLOCK * dim, 1], |block, y, _| {
             let x = &x[block * BLOCK * dim..][..y.len()];
@@ -42,10 +39,25 @@ impl RmsNormFunction {
                 self.normalise((x, gamma), length, scale, y);
             }
         });
-        saved.push(&inputs[0]);
-        saved.push(&inputs[1]);
-        saved.push(&lengths);
-        Ok(vec![y.into_tensor()])
+        Ok(y.into_tensor())
+    }
+
+    /// y from x, gamma and the lengths of x's rows: what [`Function::forward`] saves.
+    pub(super) fn normed(&self, saved: [&Tensor; 3]) -> Result<Tensor> {
+        match saved[0].kind() {
+            Kind::Float => self.run::<f32>(saved),
+            Kind::Double => self.run::<f64>(saved),
+            actual => Err(kind_error(actual)),
+        }
+    }
+
+    /// The gradients of x and gamma.
+    pub(super) fn gradients(&self, saved: &[Tensor], dy: &Tensor) -> Result<[Tensor; 2]> {
+        match saved[0].kind() {
+            Kind::Float => self.adjoint::<f32>(saved, dy),
+            Kind::Double => self.adjoint::<f64>(saved, dy),
+            actual => Err(kind_error(actual)),
+        }
     }
 
     /// The length of each row; of the epsilon kind its inverse. By libtorch, and below in the order of the
@@ -147,11 +159,13 @@ impl Function for RmsNormFunction {
     const OUTPUTS: usize = 1;
 
     fn forward(&self, inputs: &[Tensor], saved: &mut Saved) -> Result<Vec<Tensor>> {
-        match inputs[0].kind() {
-            Kind::Float => self.run::<f32>(inputs, saved),
-            Kind::Double => self.run::<f64>(inputs, saved),
-            actual => Err(kind_error(actual)),
+        let (x, gamma) = (&inputs[0], &inputs[1]);
+        let lengths = self.lengths(x)?;
+        let y = self.normed([x, gamma, &lengths])?;
+        for kept in [x, gamma, &lengths] {
+            saved.push(kept);
         }
+        Ok(vec![y])
     }
 
     fn backward(
@@ -161,12 +175,7 @@ impl Function for RmsNormFunction {
         _needs_grad: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(dy) = &grad_outputs[0] else { return Ok(vec![None, None]) };
-        let grads = match saved[0].kind() {
-            Kind::Float => self.adjoint::<f32>(saved, dy)?,
-            Kind::Double => self.adjoint::<f64>(saved, dy)?,
-            actual => return Err(kind_error(actual)),
-        };
-        Ok(grads.map(Some).into())
+        Ok(self.gradients(saved, dy)?.map(Some).into())
     }
 }
 

@@ -5,7 +5,7 @@ mod heinsen;
 use crate::cuda::{Fused, fused as fused_on_cuda};
 use crate::error::{NnError, Result};
 use crate::fused;
-use crate::layer::{SequenceLayer, sequence_dims, token_dims};
+use crate::layer::{LayerInput, SequenceLayer, sequence_dims, token_dims};
 use crate::linear::{Bias, HasLinears, Linear};
 use crate::norm::{LayerNorm, RmsNorm};
 use crate::precision::widen;
@@ -108,11 +108,15 @@ impl SimpleGateLoop {
         self.config.dim
     }
 
-    fn run(&self, x: &Tensor, state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        sequence_dims(x, self.config.dim)?;
-        let normed = self.norm.as_ref().map(|norm| norm.forward(x)).transpose()?;
-        let packed = self.to_qkva.forward(normed.as_ref().unwrap_or(x))?;
-        if self.is_fused() && x.device() == Device::Cpu {
+    fn run(&self, input: LayerInput<'_>, state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        sequence_dims(input.x, self.config.dim)?;
+        let maps = [&self.to_qkva];
+        let packed = match &self.norm {
+            Some(norm) => LayerInput::normed(norm, &input.tensor()?).project(&maps)?,
+            None => input.project(&maps)?,
+        }
+        .remove(0);
+        if self.is_fused() && packed.device() == Device::Cpu {
             let (y, h_last) = self.run_fused(&packed, state)?;
             return self.finish(y, h_last);
         }
@@ -181,7 +185,11 @@ impl SequenceLayer for SimpleGateLoop {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.run(x, None)?.0)
+        self.forward_of(x.into())
+    }
+
+    fn forward_of(&self, input: LayerInput<'_>) -> Result<Tensor> {
+        Ok(self.run(input, None)?.0)
     }
 
     fn prefill(&self, x: &Tensor, state: &mut SimpleGateLoopState) -> Result<Tensor> {
@@ -190,7 +198,7 @@ impl SequenceLayer for SimpleGateLoop {
                            `forward`";
             return Err(NnError::Config { key: "reverse", problem: problem.into() });
         }
-        let (y, next) = self.run(x, state.0.as_ref())?;
+        let (y, next) = self.run(x.into(), state.0.as_ref())?;
         state.0 = Some(next);
         Ok(y)
     }

@@ -16,6 +16,7 @@ pub use error::CliError;
 
 use crate::checkpoint::{self, Checkpoint};
 use clap::Parser;
+use gateloop_nn::pool;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.verbose);
     report_panics_plainly();
+    keep_memory();
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -64,6 +66,13 @@ fn start_log(verbose: u8) {
         .without_time()
         .with_target(false)
         .init();
+}
+
+/// A step takes its memory from where the step before left it.
+fn keep_memory() {
+    if let Err(error) = pool::install() {
+        tracing::warn!("training is slower: {error}");
+    }
 }
 
 /// A panic is a fault of this program; it is reported in a line that says so.

@@ -4,7 +4,7 @@ use crate::config::{LayerKind, ModelConfig};
 use gateloop_nn::gate_loop::TransitionMode;
 use gateloop_nn::{
     Attention, AttentionConfig, AttentionState, GateLoop, GateLoopConfig, GateLoopState,
-    HasLinears, Linear, NnError, SequenceLayer, SimpleGateLoop, SimpleGateLoopConfig,
+    HasLinears, LayerInput, Linear, NnError, SequenceLayer, SimpleGateLoop, SimpleGateLoopConfig,
     SimpleGateLoopState,
 };
 use tch::nn::Path;
@@ -104,13 +104,13 @@ impl Mixer {
     /// The whole sequence with a transition for this call; the simple layer has but one.
     pub(super) fn forward_with(
         &self,
-        x: &Tensor,
+        input: LayerInput<'_>,
         transition: TransitionMode,
     ) -> Result<Tensor, NnError> {
         match self {
-            Self::GateLoop(layer) => layer.forward_with(x, transition),
-            Self::Attention(layer) => layer.forward_with(x, transition),
-            Self::SimpleGateLoop(layer) => layer.forward(x),
+            Self::GateLoop(layer) => layer.forward_with(input, transition),
+            Self::Attention(layer) => layer.forward_with(&input.tensor()?, transition),
+            Self::SimpleGateLoop(layer) => layer.forward_of(input),
         }
     }
 

@@ -300,7 +300,7 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, transition: TransitionMode) -> Result<Tensor, NnError> {
-        let mixed = self.mixer.around(x, |mixer, x| mixer.forward_with(x, transition))?;
+        let mixed = self.mixer.around(x, |mixer, input| mixer.forward_with(input, transition))?;
         self.feed_forward.forward(&mixed)
     }
 }

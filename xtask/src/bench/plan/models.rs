@@ -37,13 +37,12 @@ pub(super) fn memory() -> Vec<Work> {
     ]
 }
 
-/// Time and memory of a step on one sequence; the memory at one token is what no length adds to.
+/// Time and memory of a step on one sequence; those at one token are what no length adds to.
 pub(super) fn growth() -> Vec<Work> {
-    let time = GROWTH.map(|t| Work::time(Group::Growth, by_tokens(t), &[Side::OURS]));
-    let memory = std::iter::once(1)
-        .chain(GROWTH)
-        .map(|t| Work::memory(Group::Growth, &by_tokens(t), &[Side::OURS]));
-    time.into_iter().chain(memory).collect()
+    let lengths = || std::iter::once(1).chain(GROWTH);
+    let time = lengths().map(|t| Work::time(Group::Growth, by_tokens(t), &[Side::OURS]));
+    let memory = lengths().map(|t| Work::memory(Group::Growth, &by_tokens(t), &[Side::OURS]));
+    time.chain(memory).collect()
 }
 
 pub(crate) fn by_tokens(tokens: usize) -> String {
