@@ -78,4 +78,11 @@ int gateloop_foreach_mul(const Tensor* const* tensors, size_t n, double factor, 
   return without_grad(error, [&] { at::_foreach_mul_(list(tensors, n), factor); });
 }
 
+// Moves every tensor by a share `weight` of the way to its target, in place.
+int gateloop_foreach_lerp(const Tensor* const* tensors, const Tensor* const* targets, size_t n,
+                          double weight, std::string* error) {
+  return without_grad(error,
+                      [&] { at::_foreach_lerp_(list(tensors, n), list(targets, n), weight); });
+}
+
 }  // extern "C"

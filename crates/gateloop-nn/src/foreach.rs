@@ -50,6 +50,13 @@ unsafe extern "C" {
         factor: f64,
         error: *mut ErrorText,
     ) -> c_int;
+    fn gateloop_foreach_lerp(
+        tensors: Tensors,
+        targets: Tensors,
+        n: usize,
+        weight: f64,
+        error: *mut ErrorText,
+    ) -> c_int;
 }
 
 /// The tensors of one AdamW update: lists of one length, entry i of each belonging together.
@@ -121,11 +128,11 @@ fn check(state: &AdamWState<'_>) -> Result<()> {
 
 fn like(operand: &'static str, tensor: &Tensor, param: &Tensor) -> Result<()> {
     if !tensor.defined() || tensor.size() != param.size() {
-        let expected = format!("the shape of its parameter, {:?},", param.size());
+        let expected = format!("the shape of its partner, {:?},", param.size());
         return Err(shape_error(operand, tensor, expected));
     }
     if tensor.kind() != param.kind() {
-        let (expected, actual) = ("the kind of its parameter", tensor.kind());
+        let (expected, actual) = ("the kind of its partner", tensor.kind());
         return Err(NnError::Kind { operand, expected, actual });
     }
     Ok(())
@@ -183,6 +190,34 @@ pub fn mul_(tensors: &[Tensor], factor: f64) -> Result<()> {
     // SAFETY: an array of live tensors.
     let status =
         unsafe { gateloop_foreach_mul(pointers.as_ptr(), pointers.len(), factor, error.as_ptr()) };
+    report(status, &error)
+}
+
+/// Moves every tensor by a share `weight` of the way to the target of its place, in place.
+pub fn lerp_(tensors: &[Tensor], targets: &[Tensor], weight: f64) -> Result<()> {
+    if tensors.len() != targets.len() {
+        let expected = format!("one entry for each of {} tensors", tensors.len());
+        let actual = vec![targets.len() as i64];
+        return Err(NnError::Shape { operand: "targets", expected, actual });
+    }
+    for (tensor, target) in tensors.iter().zip(targets) {
+        like("targets", target, tensor)?;
+    }
+    if tensors.is_empty() {
+        return Ok(());
+    }
+    let error = ErrorSlot::new();
+    let (tensors, targets) = (pointers(tensors), pointers(targets));
+    // SAFETY: two arrays of `tensors.len()` live tensors.
+    let status = unsafe {
+        gateloop_foreach_lerp(
+            tensors.as_ptr(),
+            targets.as_ptr(),
+            tensors.len(),
+            weight,
+            error.as_ptr(),
+        )
+    };
     report(status, &error)
 }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{TestResult, assert_close, assert_operand, tensor, tolerance, values};
-use gateloop_nn::foreach::{AdamW, AdamWState, adamw_, clear_grads, mul_, total_norm};
+use gateloop_nn::foreach::{AdamW, AdamWState, adamw_, clear_grads, lerp_, mul_, total_norm};
 use tch::{Device, Kind, Tensor};
 
 const OPTIONS: AdamW = AdamW { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
@@ -220,5 +220,24 @@ fn cleared_gradients_are_none_and_come_back() -> TestResult {
         assert!(leaves.iter().all(|leaf| !leaf.grad().defined()), "round {round}");
     }
     clear_grads(&[])?;
+    Ok(())
+}
+
+#[test]
+fn lerp_goes_a_share_of_the_way_and_refuses_what_does_not_match() -> TestResult {
+    let (moved, targets) = (tensors(70, Kind::Double), tensors(80, Kind::Double));
+    let way = |(x, to): (&Tensor, &Tensor)| x + (to - x) * 0.3;
+    let expected: Vec<Tensor> = moved.iter().zip(&targets).map(way).collect();
+    lerp_(&moved, &targets, 0.3)?;
+    for (moved, expected) in moved.iter().zip(&expected) {
+        assert_close("moved", moved, expected, tolerance(Kind::Double, 3));
+    }
+    lerp_(&[], &[], 0.3)?;
+    assert_operand(lerp_(&moved, &targets[..2], 0.3), "targets");
+    let others = tensors(80, Kind::Float);
+    assert_operand(lerp_(&moved, &others, 0.3), "targets");
+    let mut turned = tensors(80, Kind::Double);
+    turned.swap(0, 1);
+    assert_operand(lerp_(&moved, &turned, 0.3), "targets");
     Ok(())
 }

@@ -123,7 +123,7 @@ fn train(file: &CaseFile, kind: Kind) -> Result<(Vec<f64>, Tensors), ParityError
         let loss = model.loss(&windows.f_get(step)?)?;
         loss.f_backward()?;
         let _norm = optimizer.clip_gradients()?;
-        optimizer.step()?;
+        optimizer.step(config.lr)?;
         losses.push(loss.f_double_value(&[])?);
     }
     Ok((losses, model.parameters()))

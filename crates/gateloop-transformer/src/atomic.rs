@@ -1,5 +1,6 @@
 //! Replacing a file in one step.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
@@ -12,11 +13,16 @@ const PARTIAL: &str = ".partial";
 pub(crate) fn sweep(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.is_file() && path.to_string_lossy().ends_with(PARTIAL) {
+        if path.is_file() && path.file_name().is_some_and(is_temporary) {
             fs::remove_file(path)?;
         }
     }
     Ok(())
+}
+
+/// Whether a file of this name is a temporary one.
+pub(crate) fn is_temporary(name: &OsStr) -> bool {
+    name.to_string_lossy().ends_with(PARTIAL)
 }
 
 /// Writes a whole file; see [`replace`].

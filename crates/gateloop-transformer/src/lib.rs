@@ -45,6 +45,7 @@ pub mod data;
 pub mod device;
 pub mod exchange;
 pub mod generate;
+mod hex;
 pub mod metrics;
 pub mod model;
 pub mod train;

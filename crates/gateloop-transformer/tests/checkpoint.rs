@@ -6,7 +6,9 @@
 mod common;
 
 use common::{TestResult, values};
-use gateloop_transformer::checkpoint::{self, CheckpointError, CheckpointFolder, RunProgress};
+use gateloop_transformer::checkpoint::{
+    self, CheckpointError, CheckpointFolder, RunProgress, TrainingState,
+};
 use gateloop_transformer::config::{Config, ModelConfig};
 use gateloop_transformer::data::SamplerState;
 use gateloop_transformer::model::Model;
@@ -21,13 +23,14 @@ fn config(dim: usize) -> Config {
 }
 
 fn progress(step: u64) -> RunProgress {
-    RunProgress { step, time_s: 1.5, sampler: SamplerState { seed: 3, drawn: 4 * step } }
+    RunProgress::new(step, 1.5, SamplerState { seed: 3, drawn: 4 * step })
 }
 
 fn save(path: &Path, step: u64) -> Result<Model, CheckpointError> {
     let model = Model::new(&config(8).model, Device::Cpu)?;
-    let moments = Tensors::from([("exp_avg.x".to_owned(), Tensor::from_slice(&[step as f64]))]);
-    checkpoint::save(path, &config(8), &progress(step), &model, &moments)?;
+    let optimizer = Tensors::from([("exp_avg.x".to_owned(), Tensor::from_slice(&[step as f64]))]);
+    let state = TrainingState { optimizer, ..TrainingState::default() };
+    checkpoint::save(path, &config(8), &progress(step), &model, &state)?;
     Ok(model)
 }
 
@@ -84,9 +87,11 @@ fn old_checkpoints_are_pruned_and_zero_keeps_all() -> TestResult {
         save(&folder.file(step), step)?;
     }
     let left = || [8, 9, 10, 11].map(|step| folder.file(step).exists());
-    folder.prune(0)?;
+    folder.prune(0, None)?;
     assert_eq!(left(), [true; 4]);
-    folder.prune(2)?;
+    folder.prune(2, Some(8))?;
+    assert_eq!(left(), [true, false, true, true], "the highest steps and the best");
+    folder.prune(2, None)?;
     assert_eq!(left(), [false, false, true, true], "the highest steps, not the latest names");
     Ok(())
 }
@@ -141,7 +146,8 @@ fn a_failed_write_leaves_the_old_file_and_nothing_else() -> TestResult {
     save(&path, 1)?;
     let before = fs::read(&path)?;
     // An element type that is not written makes the second save fail.
-    let bad = Tensors::from([("flag".to_owned(), Tensor::from_slice(&[true]))]);
+    let optimizer = Tensors::from([("flag".to_owned(), Tensor::from_slice(&[true]))]);
+    let bad = TrainingState { optimizer, ..TrainingState::default() };
     let model = Model::new(&config(8).model, Device::Cpu)?;
     assert!(checkpoint::save(&path, &config(8), &progress(2), &model, &bad).is_err());
     // So does a folder where the file should go.

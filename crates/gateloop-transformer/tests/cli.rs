@@ -74,7 +74,7 @@ fn failed(args: &[&str], parts: &[&str]) {
 
 #[test]
 fn help_explains_every_command() {
-    for command in ["train", "generate", "eval", "info", "data", "logits"] {
+    for command in ["train", "generate", "eval", "info", "plot", "runs", "data", "logits"] {
         gateloop(&["--help"]).assert().success().stdout(contains(command));
         gateloop(&[command, "--help"]).assert().success().stdout(contains("Usage"));
     }
@@ -103,6 +103,108 @@ fn generate_writes_the_text_alone() {
             .assert()
             .success();
     assert_eq!(raw.get_output().stdout.len(), 30, "raw text has one byte a token and no more");
+}
+
+#[test]
+fn runs_are_listed_and_drawn_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("both.svg").display().to_string();
+    let run = run_folder();
+    let metrics = format!("{run}/metrics.jsonl");
+    for by in ["step", "tokens", "time"] {
+        gateloop(&["plot", &run, &metrics, "--out", &picture, "--by", by])
+            .assert()
+            .success()
+            .stdout(contains("both.svg"));
+        let svg = fs::read_to_string(&picture).unwrap();
+        let axis = if by == "time" { "seconds" } else { by };
+        assert!(svg.contains(axis) && svg.contains("run training"), "{svg}");
+    }
+    let parent = workspace().display().to_string();
+    let listed = gateloop(&["runs", &parent, &run]).assert().success();
+    let listed = String::from_utf8_lossy(&listed.get_output().stdout).into_owned();
+    let lines: Vec<&str> = listed.lines().collect();
+    assert_eq!(lines.len(), 2, "{listed}");
+    let cells: Vec<&str> = lines[1].split_whitespace().collect();
+    assert_eq!(cells[..3], [run.as_str(), "6", "6"], "{listed}");
+    assert!(cells[3].parse::<f64>().unwrap() > 1.0);
+    let empty = folder.path().display().to_string();
+    failed(&["runs", &empty], &[&empty, "no run"]);
+    failed(&["plot", &format!("{empty}/none.jsonl")], &["none.jsonl"]);
+}
+
+#[test]
+fn a_text_ends_before_a_stop() {
+    let run = run_folder();
+    let args =
+        ["generate", "--checkpoint", &run, "--prompt", "The ", "--tokens", "60", "--seed", "1"];
+    let write =
+        |more: &[&str]| gateloop(&args).args(more).assert().success().get_output().stdout.clone();
+    let whole = write(&["--raw"]);
+    // A letter of what it writes, so that it is sure to come.
+    let at = (8..whole.len()).find(|&at| whole[at].is_ascii_alphanumeric()).unwrap();
+    let stop = char::from(whole[at]).to_string();
+    let expected = &whole[..whole.iter().position(|byte| *byte == whole[at]).unwrap()];
+    assert_eq!(write(&["--raw", "--stop", "not there", "--stop", &stop]), expected);
+    let several = write(&["--stop", &stop, "--samples", "2"]);
+    let several = String::from_utf8(several).unwrap();
+    let texts: Vec<&str> = several.split("=== 2 ===").collect();
+    assert_eq!(texts.len(), 2, "{several:?}");
+    assert!(texts[0].starts_with("=== 1 ===") && !texts[0][9..].contains(&stop), "{several:?}");
+    for (flag, value) in [("--top-p", "0"), ("--min-p", "2"), ("--repetition-penalty", "0")] {
+        refused(&[&args[..], &[flag, value]].concat(), &["generate.", value]);
+    }
+    refused(&[&args[..], &["--top-k", "5", "--filter-thres", "0.5"]].concat(), &["--filter-thres"]);
+    assert_ne!(write(&["--top-k", "2"]), whole);
+    assert_eq!(write(&["--top-k", "1"]), write(&["--temperature", "0"]));
+}
+
+#[test]
+fn a_saved_state_goes_on_as_the_text_would() {
+    let (run, folder) = (run_folder(), tempfile::tempdir().unwrap());
+    let state = folder.path().join("state.safetensors").display().to_string();
+    let head = ["generate", "--checkpoint", &run, "--temperature", "0", "--raw"];
+    let write =
+        |more: &[&str]| gateloop(&head).args(more).assert().success().get_output().stdout.clone();
+    let whole = write(&["--prompt", "The cat ", "--tokens", "40"]);
+    let first = write(&["--prompt", "The cat ", "--tokens", "15", "--save-state", &state]);
+    let second = write(&["--load-state", &state, "--tokens", "25"]);
+    assert_eq!([first.clone(), second].concat(), whole);
+    // More can be read after a state, and the state is that of all that was read.
+    let after = write(&["--load-state", &state, "--prompt", " and ", "--tokens", "10"]);
+    let at_once = gateloop(&head)
+        .args(["--prompt-file", "-", "--tokens", "10"])
+        .write_stdin([b"The cat ".to_vec(), first, b" and ".to_vec()].concat())
+        .assert()
+        .success();
+    assert_eq!(after, at_once.get_output().stdout);
+
+    let other = checkpoint().display().to_string();
+    failed(&["generate", "--checkpoint", &run, "--load-state", &other], &["not a saved state"]);
+}
+
+#[test]
+fn lines_are_answered_in_one_context() {
+    let run = run_folder();
+    let head = ["generate", "--checkpoint", &run, "--temperature", "0", "--tokens", "12"];
+    let talk = |lines: &str| {
+        let assert = gateloop(&head).arg("--interactive").write_stdin(lines.to_owned()).assert();
+        String::from_utf8(assert.success().get_output().stdout.clone()).unwrap()
+    };
+    let answer = |prompt: &str| {
+        let assert = gateloop(&head).args(["--prompt", prompt]).assert().success();
+        String::from_utf8(assert.get_output().stdout.clone()).unwrap()
+    };
+    let first = answer("one\n");
+    assert_eq!(talk("one\n"), first);
+    // The second line is read after the first one and its answer.
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state.safetensors").display().to_string();
+    gateloop(&head).args(["--prompt", "one\n", "--save-state", &state]).assert().success();
+    let second = gateloop(&head).args(["--load-state", &state, "--prompt", "two\n"]).assert();
+    let second = String::from_utf8(second.success().get_output().stdout.clone()).unwrap();
+    assert_eq!(talk("one\ntwo\n"), format!("{first}{second}"));
+    assert_eq!(talk(""), "");
 }
 
 #[test]

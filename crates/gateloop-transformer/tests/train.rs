@@ -11,8 +11,10 @@ use common::{TestResult, values};
 use gateloop_transformer::checkpoint::{self, CheckpointFolder};
 use gateloop_transformer::config::Config;
 use gateloop_transformer::metrics;
+use gateloop_transformer::model::Model;
 use gateloop_transformer::train::{
-    ExistingFolder, Interrupt, Observer, Outcome, Quiet, Run, Summary, Tick, TrainError,
+    ChangedData, ExistingFolder, Interrupt, Observer, Outcome, Quiet, Run, Summary, Tick,
+    TrainError,
 };
 use std::fs;
 use std::path::Path;
@@ -74,7 +76,7 @@ fn resuming_is_bit_for_bit_the_run_that_was_not_stopped() -> TestResult {
     train(&whole, &small_run(&["train.weight_decay=0.1"]))?;
     train(&parts, &small_run(&["train.weight_decay=0.1", "train.steps=3"]))?;
     let config = small_run(&["train.weight_decay=0.1"]);
-    let mut run = Run::resume(&parts, &config, &mut Quiet)?;
+    let mut run = Run::resume(&parts, &config, ChangedData::Refuse, &mut Quiet)?;
     assert_eq!(run.steps_done(), 3);
     run.train(&mut Quiet, &Interrupt::default())?;
     assert_eq!(losses(&whole), losses(&parts));
@@ -92,7 +94,8 @@ fn records_after_the_checkpoint_are_made_again_not_twice() -> TestResult {
     // What a kill in the middle of a write leaves.
     let half = run.join("checkpoints/.tmp1.partial");
     fs::write(&half, "half")?;
-    Run::resume(&run, &small_run(&[]), &mut Quiet)?.train(&mut Quiet, &Interrupt::default())?;
+    Run::resume(&run, &small_run(&[]), ChangedData::Refuse, &mut Quiet)?
+        .train(&mut Quiet, &Interrupt::default())?;
     assert_eq!(losses(&run), expected);
     assert!(!half.exists());
     Ok(())
@@ -118,6 +121,131 @@ fn an_interrupted_run_ends_after_its_step_with_a_checkpoint() -> TestResult {
     let summary = run.train(&mut StopAt(2, interrupt.clone()), &interrupt)?;
     assert_eq!((summary.outcome, summary.step), (Outcome::Interrupted, 2));
     assert!(CheckpointFolder::of_run(&path).file(2).is_file());
+    Ok(())
+}
+
+#[test]
+fn a_run_with_everything_on_is_bit_for_bit_the_one_that_was_interrupted() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    let config = small_run(&[
+        "train.schedule=cosine",
+        "train.warmup_steps=2",
+        "train.min_lr=1e-4",
+        "train.transition_lr_frac=0.1",
+        "train.weight_decay=0.1",
+        "train.ema_decay=0.9",
+        "train.sample_every=1",
+        "generate.tokens=3",
+    ]);
+    train(&whole, &config)?;
+    let interrupt = Interrupt::default();
+    Run::start(&parts, &config, ExistingFolder::Keep)?
+        .train(&mut StopAt(4, interrupt.clone()), &interrupt)?;
+    let mut run = Run::resume(&parts, &config, ChangedData::Refuse, &mut Quiet)?;
+    run.train(&mut Quiet, &Interrupt::default())?;
+    assert_eq!(everything(&whole, 6), everything(&parts, 6));
+    let values = |path: &Path| {
+        let mut records = metrics::read(path.join("metrics.jsonl")).unwrap();
+        let timeless = |record: &mut metrics::Record| {
+            record.time_s = 0.0;
+            record.values.remove("tokens_per_s");
+        };
+        records.iter_mut().for_each(timeless);
+        records
+    };
+    assert_eq!(values(&whole), values(&parts));
+    let rates: Vec<f64> = values(&whole).iter().map(|record| record.values["lr"]).collect();
+    assert_eq!(rates[..2], [0.5e-3, 1e-3]);
+    assert!(rates[2..].is_sorted_by(|a, b| a >= b) && rates[5] < rates[3], "{rates:?}");
+    Ok(())
+}
+
+#[test]
+fn averages_are_validated_and_used_and_training_goes_on_from_the_weights() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let (averaged, plain) = (folder.path().join("averaged"), folder.path().join("plain"));
+    train(&averaged, &small_run(&["train.ema_decay=0.99"]))?;
+    train(&plain, &small_run(&[]))?;
+    assert_eq!(losses(&averaged), losses(&plain));
+    let checkpoint =
+        |run: &Path| checkpoint::open(&CheckpointFolder::of_run(run).file(6)).unwrap().checkpoint;
+    let (with, without) = (checkpoint(&averaged), checkpoint(&plain));
+    assert!(without.averages()?.is_empty());
+    // The decay at step t is (1 + t) / (10 + t): by step 6 the first weights count for little.
+    let name = "to_logits.1.weight";
+    let average = with.model(Device::Cpu)?.parameters()[name].copy();
+    assert_eq!(values(&average), values(&with.averages()?[name]));
+    let model = Model::new(&with.config().model, Device::Cpu)?;
+    with.load_model(&model)?;
+    let weights = &model.parameters()[name];
+    assert_eq!(values(weights), values(&without.model(Device::Cpu)?.parameters()[name]));
+    assert_ne!(values(&average), values(weights));
+    let bpc = |run: &Path| metrics::read(run.join("metrics.jsonl")).unwrap()[5].values["valid/bpc"];
+    assert_ne!(bpc(&averaged), bpc(&plain));
+    Ok(())
+}
+
+#[test]
+fn the_best_checkpoint_is_kept_beside_the_newest() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let run = folder.path().join("run");
+    let config = small_run(&[
+        "train.steps=12",
+        "train.lr=0.3",
+        "train.checkpoint_every=1",
+        "train.validate_every=1",
+        "train.keep_checkpoints=1",
+    ]);
+    train(&run, &config)?;
+    let records = metrics::read(run.join("metrics.jsonl"))?;
+    let lowest = |a: &(u64, f64), b: &(u64, f64)| a.1.total_cmp(&b.1);
+    let bpcs = records.iter().map(|record| (record.step, record.values["valid/bpc"]));
+    let (step, bpc) = bpcs.min_by(lowest).ok_or("no validation")?;
+    let best = checkpoint::open(&run)?.checkpoint.progress().best.ok_or("no best")?;
+    assert_eq!((best.step, best.bpc), (step, bpc));
+    let files = CheckpointFolder::of_run(&run);
+    let left: Vec<u64> = (1..=12).filter(|&step| files.file(step).exists()).collect();
+    assert_eq!(left, if step == 12 { vec![12] } else { vec![step, 12] });
+    Ok(())
+}
+
+#[test]
+fn data_that_has_changed_is_refused_unless_allowed() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let (run, data) = (folder.path().join("run"), folder.path().join("data.txt"));
+    fs::write(&data, "the quick brown fox ".repeat(500))?;
+    let source = format!("data.source={}", data.display());
+    let config = |steps: &str| {
+        small_run(&[&source, "data.train_bytes=8000", "data.valid_bytes=1000", steps])
+    };
+    train(&run, &config("train.steps=3"))?;
+    let resume = |changed| Run::resume(&run, &config("train.steps=4"), changed, &mut Quiet);
+    drop(resume(ChangedData::Refuse)?);
+    fs::write(&data, "the quick brown cat ".repeat(500))?;
+    let error = resume(ChangedData::Refuse).unwrap_err();
+    assert!(matches!(error, TrainError::DataChanged { .. }), "{error}");
+    assert!(error.to_string().contains("--allow-changed-data"), "{error}");
+    let mut run = resume(ChangedData::Allow)?;
+    assert_eq!(run.train(&mut Quiet, &Interrupt::default())?.step, 4);
+    Ok(())
+}
+
+#[test]
+fn a_folder_has_one_process_at_a_time() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let run = folder.path().join("run");
+    let config = small_run(&["train.steps=3"]);
+    let first = Run::start(&run, &config, ExistingFolder::Keep)?;
+    let resume = || Run::resume(&run, &config, ChangedData::Refuse, &mut Quiet);
+    let replace = || Run::start(&run, &config, ExistingFolder::Replace);
+    for second in [resume(), replace()] {
+        let error = second.unwrap_err();
+        assert!(matches!(error, TrainError::Locked { .. }), "{error}");
+    }
+    drop(first);
+    // No checkpoint had been written: the run begins anew.
+    assert_eq!(resume()?.train(&mut Quiet, &Interrupt::default())?.step, 3);
     Ok(())
 }
 

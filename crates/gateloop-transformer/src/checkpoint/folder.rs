@@ -45,12 +45,13 @@ impl CheckpointFolder {
         Err(CheckpointError::None { folder: self.0.clone(), damaged: passed_over.len() })
     }
 
-    /// Deletes all but the `keep` newest; 0 keeps all.
-    pub fn prune(&self, keep: usize) -> Result<(), CheckpointError> {
+    /// Deletes all but the `keep` newest and the one of step `best`; a `keep` of 0 keeps all.
+    pub fn prune(&self, keep: usize, best: Option<u64>) -> Result<(), CheckpointError> {
         if keep == 0 {
             return Ok(());
         }
-        for (_, path) in self.list()?.into_iter().skip(keep) {
+        let old = self.list()?.into_iter().skip(keep);
+        for (_, path) in old.filter(|(step, _)| Some(*step) != best) {
             fs::remove_file(&path).map_err(|source| CheckpointError::Open { path, source })?;
         }
         Ok(())

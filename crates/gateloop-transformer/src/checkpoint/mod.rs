@@ -1,8 +1,8 @@
 //! Checkpoints: everything that a run needs to go on, in one safetensors file.
 //!
 //! The model's parameters stand under the PyTorch reference's names, so that the file is also a
-//! plain weight file; the optimiser's moments under `optimizer.`; configuration, step and data
-//! position in the header's metadata.
+//! plain weight file; the optimiser's moments under `optimizer.`, averaged weights under `ema.`;
+//! configuration, step, data position and the program's revision in the header's metadata.
 
 mod folder;
 
@@ -88,6 +88,40 @@ pub struct RunProgress {
     pub time_s: f64,
     /// Where the training data goes on.
     pub sampler: SamplerState,
+    /// The validation at this step, in bits per character, if there was one.
+    #[serde(default)]
+    pub valid_bpc: Option<f64>,
+    /// The best of the checkpoints so far, this one included.
+    #[serde(default)]
+    pub best: Option<Best>,
+    /// The data's [`fingerprint`](crate::data::Corpus::fingerprint).
+    #[serde(default)]
+    pub data: Option<String>,
+}
+
+impl RunProgress {
+    /// After `step` steps and `time_s` seconds, with nothing validated.
+    pub fn new(step: u64, time_s: f64, sampler: SamplerState) -> Self {
+        Self { step, time_s, sampler, valid_bpc: None, best: None, data: None }
+    }
+}
+
+/// The checkpoint with the lowest validation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Its step.
+    pub step: u64,
+    /// Its validation in bits per character.
+    pub bpc: f64,
+}
+
+/// What training holds beside the weights.
+#[derive(Debug, Default)]
+pub struct TrainingState {
+    /// The optimiser's moments by name.
+    pub optimizer: Tensors,
+    /// The averages of the weights by the names of these; none if there are none.
+    pub averages: Tensors,
 }
 
 /// An opened checkpoint.
@@ -100,6 +134,9 @@ pub struct Checkpoint {
 
 const CONFIG_KEY: &str = "gateloop.config";
 const PROGRESS_KEY: &str = "gateloop.progress";
+const REVISION_KEY: &str = "gateloop.revision";
+/// Before the names of averaged weights.
+pub(crate) const AVERAGE_PREFIX: &str = "ema.";
 /// Before the names of the optimiser's tensors.
 pub(crate) const OPTIMIZER_PREFIX: &str = "optimizer.";
 
@@ -138,16 +175,37 @@ impl Checkpoint {
         self.file.path()
     }
 
-    /// Builds the model with its trained weights.
+    /// The revision of the program that wrote it, `unknown` if it was built outside a repository.
+    pub fn revision(&self) -> Option<&str> {
+        self.file.metadata().get(REVISION_KEY).map(String::as_str)
+    }
+
+    /// Builds the model with its trained weights; with their averages, where training made some.
     pub fn model(&self, device: Device) -> Result<Model, CheckpointError> {
         let model = Model::new(&self.config.model, device)?;
-        self.load_model(&model)?;
+        let averages = self.averages()?;
+        if averages.is_empty() {
+            self.load_model(&model)?;
+        } else {
+            weights::load_strict(&model.parameters(), &averages)
+                .map_err(|source| self.weights_error(source))?;
+        }
         Ok(model)
     }
 
-    /// Copies the weights into a model; they must agree in every name and shape.
+    /// The averages of the weights by the names of these; none if training made none.
+    pub fn averages(&self) -> Result<Tensors, CheckpointError> {
+        self.file
+            .tensors(|name| name.strip_prefix(AVERAGE_PREFIX).map(str::to_owned))
+            .map_err(|source| self.weights_error(source))
+    }
+
+    /// Copies the weights that training goes on from into a model; they must agree in every name and
+    /// shape.
     pub fn load_model(&self, model: &Model) -> Result<(), CheckpointError> {
-        let wanted = |name: &str| (!name.starts_with(OPTIMIZER_PREFIX)).then(|| name.to_owned());
+        let others = [OPTIMIZER_PREFIX, AVERAGE_PREFIX];
+        let is_weight = |name: &str| !others.iter().any(|prefix| name.starts_with(prefix));
+        let wanted = |name: &str| is_weight(name).then(|| name.to_owned());
         self.file
             .tensors(wanted)
             .and_then(|tensors| weights::load_strict(&model.parameters(), &tensors))
@@ -183,14 +241,15 @@ pub fn save(
     config: &Config,
     progress: &RunProgress,
     model: &Model,
-    optimizer: &Tensors,
+    state: &TrainingState,
 ) -> Result<(), CheckpointError> {
     // Rounded weights never take the place of trained ones.
     model.check_trainable()?;
     let mut tensors = model.parameters();
-    tensors.extend(
-        optimizer.iter().map(|(name, t)| (format!("{OPTIMIZER_PREFIX}{name}"), t.shallow_clone())),
-    );
+    for (prefix, list) in [(OPTIMIZER_PREFIX, &state.optimizer), (AVERAGE_PREFIX, &state.averages)]
+    {
+        tensors.extend(list.iter().map(|(name, t)| (format!("{prefix}{name}"), t.shallow_clone())));
+    }
     let progress = serde_json::to_string(progress).map_err(|e| CheckpointError::Metadata {
         path: path.to_owned(),
         key: PROGRESS_KEY,
@@ -201,6 +260,7 @@ pub fn save(
         ("format".to_owned(), "pt".to_owned()),
         (CONFIG_KEY.to_owned(), config.to_toml()?),
         (PROGRESS_KEY.to_owned(), progress),
+        (REVISION_KEY.to_owned(), env!("GATELOOP_REVISION").to_owned()),
     ]);
     weights::write(path, &tensors, metadata).map_err(CheckpointError::File)
 }

@@ -2,6 +2,7 @@
 
 use crate::config::WeightsVariant;
 use crate::data::Split;
+use crate::metrics::plot::Axis;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -36,6 +37,10 @@ pub enum Command {
     Eval(EvalArgs),
     /// Show a model: its configuration, its parameters by part, the size of its decoding state.
     Info(InfoArgs),
+    /// Draw the learning curves of runs into one picture.
+    Plot(PlotArgs),
+    /// List runs: how far they are and their best validation.
+    Runs(RunsArgs),
     /// Data sets.
     Data {
         /// What to do with them.
@@ -107,6 +112,9 @@ pub struct TrainArgs {
     /// Go on with the run in --out from its newest whole checkpoint.
     #[arg(long, requires = "out", conflicts_with = "overwrite")]
     pub resume: bool,
+    /// With --resume: go on even if the data is not what it was.
+    #[arg(long, requires = "resume")]
+    pub allow_changed_data: bool,
     /// Delete the run in --out first, if there is one.
     #[arg(long)]
     pub overwrite: bool,
@@ -126,7 +134,7 @@ pub struct GenerateArgs {
         long,
         value_name = "TEXT",
         conflicts_with = "prompt_file",
-        required_unless_present = "prompt_file"
+        required_unless_present_any = ["prompt_file", "load_state", "interactive"]
     )]
     pub prompt: Option<OsString>,
     /// A file of any bytes to go on from; `-` reads standard input.
@@ -143,6 +151,31 @@ pub struct GenerateArgs {
     /// generate.filter_thres].
     #[arg(long, value_name = "X")]
     pub filter_thres: Option<f64>,
+    /// Draw from so many of the likeliest tokens [default: generate.top_k].
+    #[arg(long, value_name = "N", conflicts_with = "filter_thres")]
+    pub top_k: Option<usize>,
+    /// Draw from the likeliest tokens that make up so much of the probability [default: generate.top_p].
+    #[arg(long, value_name = "X")]
+    pub top_p: Option<f64>,
+    /// Draw from tokens at least so many times as likely as the likeliest [default: generate.min_p].
+    #[arg(long, value_name = "X")]
+    pub min_p: Option<f64>,
+    /// Make tokens of the last generate.repetition_window less likely: above 1 [default:
+    /// generate.repetition_penalty].
+    #[arg(long, value_name = "X")]
+    pub repetition_penalty: Option<f64>,
+    /// A text that ends the writing and is not part of it; may be repeated [default: generate.stop].
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Write a text in turn with lines read from standard input, all of it one context.
+    #[arg(long, conflicts_with_all = ["samples", "raw"])]
+    pub interactive: bool,
+    /// Keep the state of the text in a file at the end, to go on from it later.
+    #[arg(long, value_name = "FILE", conflicts_with = "samples")]
+    pub save_state: Option<PathBuf>,
+    /// Go on from a state that --save-state kept, before any prompt is read.
+    #[arg(long, value_name = "FILE")]
+    pub load_state: Option<PathBuf>,
     /// Seed of the draws [default: generate.seed, or else a new one each time].
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -195,6 +228,28 @@ pub struct InfoArgs {
     /// A configuration (TOML), without weights.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// `gateloop plot`
+#[derive(Debug, Args)]
+pub struct PlotArgs {
+    /// Run folders, or files of metrics.
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// The picture to write.
+    #[arg(long, value_name = "FILE", default_value = "loss.svg")]
+    pub out: PathBuf,
+    /// What the curves are drawn against.
+    #[arg(long, value_name = "AXIS", default_value = "step")]
+    pub by: Axis,
+}
+
+/// `gateloop runs`
+#[derive(Debug, Args)]
+pub struct RunsArgs {
+    /// Folders that hold run folders, or run folders themselves.
+    #[arg(value_name = "DIR", default_value = "runs")]
+    pub folders: Vec<PathBuf>,
 }
 
 /// `gateloop data`

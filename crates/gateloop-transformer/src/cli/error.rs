@@ -5,6 +5,7 @@ use crate::config::ConfigError;
 use crate::data::DataError;
 use crate::exchange::ExchangeError;
 use crate::generate::GenerateError;
+use crate::metrics::MetricsError;
 use crate::model::ModelError;
 use crate::train::TrainError;
 use crate::weights::WeightsError;
@@ -31,6 +32,15 @@ pub enum CliError {
         /// The cause.
         source: io::Error,
     },
+    /// There is nothing to list.
+    #[error("there is no run in {}: name the folder that holds them", folders.join(", "))]
+    NoRuns {
+        /// The folders that were looked into.
+        folders: Vec<String>,
+    },
+    /// Metrics cannot be read or drawn.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// The file of ids is not as it should be.
     #[error("`{}` has no tensor `ids`: save the token ids, I64 [B, T], under that name", path.display())]
     NoIds {
@@ -79,6 +89,8 @@ impl CliError {
                 TrainError::FolderExists { .. }
                 | TrainError::NotARun { .. }
                 | TrainError::NothingToResume { .. }
+                | TrainError::Locked { .. }
+                | TrainError::DataChanged { .. }
                 | TrainError::Config(_),
             ) => 2,
             Self::Interrupted => 130,

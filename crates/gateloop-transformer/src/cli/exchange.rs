@@ -2,7 +2,7 @@
 
 use super::args::{ExportArgs, ImportArgs, LayoutName};
 use super::{CliError, open_checkpoint, print_line};
-use crate::checkpoint::{self, RunProgress};
+use crate::checkpoint::{self, RunProgress, TrainingState};
 use crate::data::SamplerState;
 use crate::exchange::{self, Layout};
 use crate::metrics::MetricsWriter;
@@ -24,9 +24,10 @@ pub(super) fn import(args: &ImportArgs) -> Result<(), CliError> {
     MetricsWriter::create(folder.metrics()).map_err(crate::train::TrainError::from)?;
     let optimizer = Optimizer::new(&model.parameters(), &config.train).map_err(ModelError::from)?;
     let sampler = SamplerState { seed: config.train.seed, drawn: 0 };
-    let progress = RunProgress { step: 0, time_s: 0.0, sampler };
+    let progress = RunProgress::new(0, 0.0, sampler);
     let path = folder.checkpoints().file(0);
-    checkpoint::save(&path, config, &progress, &model, &optimizer.state())?;
+    let state = TrainingState { optimizer: optimizer.state(), ..TrainingState::default() };
+    checkpoint::save(&path, config, &progress, &model, &state)?;
 
     let parameters: usize = model.parameters().values().map(tch::Tensor::numel).sum();
     let layout = match layout {

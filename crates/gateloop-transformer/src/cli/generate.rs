@@ -3,9 +3,9 @@
 use super::args::GenerateArgs;
 use super::{CliError, open_checkpoint, print_bytes, print_line};
 use crate::config::{Config, GenerateConfig};
-use crate::generate::{BatchGenerator, Sampler, TextStream};
+use crate::generate::{BatchGenerator, Sampler, SavedState, StopStrings, TextStream};
 use std::fs;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::time::Instant;
 use tch::Device;
 
@@ -15,24 +15,44 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CliError> {
     let config = checkpoint.config();
     let generate = settings(args, config)?;
     let mut model = checkpoint.model(Device::Cpu)?;
+    // Of the weights as they were trained: it takes time, and only a state needs it.
+    let keeps_state = args.save_state.is_some() || args.load_state.is_some();
+    let identity = keeps_state.then(|| model.identity()).transpose()?.unwrap_or_default();
     model.quantize(generate.weights.into())?;
-    let bytes = model.bytes_per_step();
     let seed = generate.seed.unwrap_or_else(rand::random);
-    let top_k = generate.top_k(config.model.num_tokens);
-    let sampler = Sampler::new(generate.temperature, top_k, seed);
+    let sampler = Sampler::configured(&generate, config.model.num_tokens, seed);
     // Each text has its own stream of draws; the first is the one of a single text.
     let samplers = (0..args.samples).map(|n| sampler.clone().with_stream(n)).collect();
-    let ids: Vec<i64> = prompt.iter().copied().map(i64::from).collect();
 
     let started = Instant::now();
-    let generator = BatchGenerator::from_one(&model, &ids, samplers)?;
+    let (mut generator, written) = match &args.load_state {
+        Some(path) => {
+            let saved = SavedState::read(path, &identity)?;
+            let mut generator = BatchGenerator::from_saved(&model, &saved, samplers)?;
+            generator.read(&ids(&prompt))?;
+            (generator, 0)
+        }
+        // In a conversation the first line is the prompt.
+        None if prompt.is_empty() => match next_line()? {
+            Some(line) => {
+                let mut generator = BatchGenerator::from_one(&model, &ids(&line), samplers)?;
+                let written = stream(&mut generator, &generate, args.raw)?;
+                (generator, written)
+            }
+            None => return Ok(()),
+        },
+        None => (BatchGenerator::from_one(&model, &ids(&prompt), samplers)?, 0),
+    };
+    let read = generator.position() as u64 - written;
     let read_s = started.elapsed().as_secs_f64();
     let started = Instant::now();
     echo_prompt(&prompt);
-    let tokens = if args.samples == 1 {
-        stream(generator, generate.tokens, args.raw)?
+    let written = if args.interactive {
+        converse(&mut generator, &generate, !prompt.is_empty())?
+    } else if args.samples == 1 {
+        stream(&mut generator, &generate, args.raw)?
     } else {
-        print_all(generator, generate.tokens)?
+        print_all(&mut generator, &generate)?
     };
     if args.stats {
         let wrote_s = started.elapsed().as_secs_f64();
@@ -40,55 +60,140 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CliError> {
         // A closed pipe behind standard error is no failure.
         let _ = writeln!(
             io::stderr(),
-            "prompt: {} tokens, {:.0} tokens/s\ntexts: {samples} of {tokens} tokens, {:.0} tokens/s, \
+            "prompt: {read} tokens, {:.0} tokens/s\ntexts: {samples} of {written} tokens, {:.0} tokens/s, \
              {:.3} ms a step\nweights: {kind}, {:.1} MB read a step",
-            ids.len(),
-            ids.len() as f64 / read_s,
-            (samples * tokens) as f64 / wrote_s,
-            wrote_s * 1e3 / tokens.max(1) as f64,
-            bytes as f64 / 1e6,
+            read as f64 / read_s,
+            (samples * written) as f64 / wrote_s,
+            wrote_s * 1e3 / written.max(1) as f64,
+            model.bytes_per_step() as f64 / 1e6,
         );
+    }
+    if let Some(path) = &args.save_state {
+        generator.saved(&identity)?.write(path)?;
     }
     Ok(())
 }
 
-/// Writes one text as it comes; returns how many tokens its reader has taken.
-fn stream(mut generator: BatchGenerator<'_>, tokens: usize, raw: bool) -> Result<u64, CliError> {
-    let mut text = TextStream::default();
-    for written in 0..tokens {
-        let token = generator.next_tokens()?[0];
-        let shown = match u8::try_from(token) {
-            Ok(byte) if raw => vec![byte],
-            _ => text.push(token).into_bytes(),
-        };
-        if !print_bytes(&shown)? {
-            return Ok(written as u64);
-        }
-    }
-    if !raw {
-        print_bytes(text.finish().as_bytes())?;
-        // A shell's prompt, or the next line of a log, starts on a line of its own.
-        print_bytes(b"\n")?;
-    }
-    Ok(tokens as u64)
+fn ids(bytes: &[u8]) -> Vec<i64> {
+    bytes.iter().copied().map(i64::from).collect()
 }
 
-/// Writes several texts together and prints them one after the other, each under a heading.
-fn print_all(mut generator: BatchGenerator<'_>, tokens: usize) -> Result<u64, CliError> {
-    let mut texts: Vec<Vec<i64>> = Vec::new();
-    for _ in 0..tokens {
-        let next = generator.next_tokens()?;
-        texts.resize_with(next.len(), Vec::new);
-        for (text, token) in texts.iter_mut().zip(next) {
-            text.push(token);
+/// Writes one text as it comes; returns how many tokens its reader has taken.
+fn stream(
+    generator: &mut BatchGenerator<'_>,
+    generate: &GenerateConfig,
+    raw: bool,
+) -> Result<u64, CliError> {
+    let mut shown =
+        Shown { raw, stops: StopStrings::new(&generate.stop), text: TextStream::default() };
+    for written in 0..generate.tokens as u64 {
+        if shown.stops.is_stopped() {
+            shown.finish()?;
+            return Ok(written);
+        }
+        let token = generator.next_tokens()?[0];
+        if !shown.push(token)? {
+            return Ok(written);
         }
     }
-    for (n, tokens) in texts.iter().enumerate() {
+    shown.finish()?;
+    Ok(generate.tokens as u64)
+}
+
+/// A text on its way to standard output.
+struct Shown {
+    raw: bool,
+    stops: StopStrings,
+    text: TextStream,
+}
+
+impl Shown {
+    /// False if its reader has gone away.
+    fn push(&mut self, token: i64) -> Result<bool, CliError> {
+        match u8::try_from(token) {
+            Ok(byte) => {
+                let bytes = self.stops.push(byte);
+                self.print(&bytes)
+            }
+            Err(_) => print_bytes(self.text.push(token).as_bytes()),
+        }
+    }
+
+    fn print(&mut self, bytes: &[u8]) -> Result<bool, CliError> {
+        if self.raw {
+            return print_bytes(bytes);
+        }
+        print_bytes(self.text.push_all(&ids(bytes)).as_bytes())
+    }
+
+    fn finish(&mut self) -> Result<(), CliError> {
+        let held = self.stops.finish();
+        self.print(&held)?;
+        if !self.raw {
+            print_bytes(self.text.finish().as_bytes())?;
+            // A shell's prompt, or the next line of a log, starts on a line of its own.
+            print_bytes(b"\n")?;
+        }
+        Ok(())
+    }
+}
+
+/// Answers every line until there are no more; returns how many tokens were written.
+fn converse(
+    generator: &mut BatchGenerator<'_>,
+    generate: &GenerateConfig,
+    answers_first: bool,
+) -> Result<u64, CliError> {
+    let mut written = if answers_first { stream(generator, generate, false)? } else { 0 };
+    while let Some(line) = next_line()? {
+        generator.read(&ids(&line))?;
+        written += stream(generator, generate, false)?;
+    }
+    Ok(written)
+}
+
+/// A line of standard input with its end; `None` after the last one.
+fn next_line() -> Result<Option<Vec<u8>>, CliError> {
+    if io::stdin().is_terminal() {
+        let _ = write!(io::stderr(), "> ");
+    }
+    let mut line = Vec::new();
+    io::stdin().lock().read_until(b'\n', &mut line).map_err(|source| CliError::Io {
+        action: "read",
+        what: "standard input".into(),
+        source,
+    })?;
+    Ok((!line.is_empty()).then_some(line))
+}
+
+/// Writes several texts together and prints them one after the other, each under a heading. Returns the tokens of
+/// the longest.
+fn print_all(
+    generator: &mut BatchGenerator<'_>,
+    generate: &GenerateConfig,
+) -> Result<u64, CliError> {
+    let mut texts: Vec<(StopStrings, Vec<i64>)> = Vec::new();
+    let mut written = 0;
+    while written < generate.tokens && !texts.iter().all(|(stops, _)| stops.is_stopped())
+        || written == 0
+    {
+        let next = generator.next_tokens()?;
+        texts.resize_with(next.len(), || (StopStrings::new(&generate.stop), Vec::new()));
+        for ((stops, text), token) in texts.iter_mut().zip(next) {
+            match u8::try_from(token) {
+                Ok(byte) => text.extend(ids(&stops.push(byte))),
+                Err(_) => text.push(token),
+            }
+        }
+        written += 1;
+    }
+    for (n, (stops, tokens)) in texts.iter_mut().enumerate() {
+        tokens.extend(ids(&stops.finish()));
         let mut text = TextStream::default();
         let shown = text.push_all(tokens) + &text.finish();
         print_line(&format!("=== {} ===\n{shown}\n", n + 1))?;
     }
-    Ok(tokens as u64)
+    Ok(written as u64)
 }
 
 /// The configuration's settings with the arguments laid over them, checked.
@@ -102,6 +207,23 @@ fn settings(args: &GenerateArgs, config: &Config) -> Result<GenerateConfig, CliE
     }
     if let Some(filter_thres) = args.filter_thres {
         generate.filter_thres = filter_thres;
+    }
+    if args.top_k.is_some() {
+        generate.top_k = args.top_k;
+        // The configuration's share of the vocabulary is what is overridden.
+        generate.filter_thres = GenerateConfig::default().filter_thres;
+    } else if args.filter_thres.is_some() {
+        generate.top_k = None;
+    }
+    for (setting, argument) in [
+        (&mut generate.top_p, args.top_p),
+        (&mut generate.min_p, args.min_p),
+        (&mut generate.repetition_penalty, args.repetition_penalty),
+    ] {
+        *setting = argument.unwrap_or(*setting);
+    }
+    if !args.stop.is_empty() {
+        generate.stop.clone_from(&args.stop);
     }
     generate.weights = args.weights.unwrap_or(generate.weights);
     generate.seed = args.seed.or(generate.seed);
@@ -133,9 +255,10 @@ fn prompt(args: &GenerateArgs) -> Result<Vec<u8>, CliError> {
             what: format!("`{}`", path.display()),
             source,
         })?,
-        (None, None) => return Err(CliError::Usage("give --prompt or --prompt-file".into())),
+        // A state or the first line of a conversation stands for it.
+        (None, None) => return Ok(Vec::new()),
     };
-    if bytes.is_empty() {
+    if bytes.is_empty() && args.load_state.is_none() {
         return Err(CliError::Usage(
             "the prompt is empty: give at least one character to go on from".into(),
         ));

@@ -8,7 +8,9 @@ mod exchange;
 mod generate;
 mod info;
 mod logits;
+mod plot;
 mod reporter;
+mod runs;
 mod train;
 
 pub use args::{Cli, Command};
@@ -45,6 +47,8 @@ pub fn run(command: Command) -> Result<(), CliError> {
         Command::Generate(args) => generate::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Plot(args) => plot::run(&args),
+        Command::Runs(args) => runs::run(&args),
         Command::Data { command } => data::run(&command),
         Command::Import(args) => exchange::import(&args),
         Command::Export(args) => exchange::export(&args),

@@ -4,7 +4,9 @@ use super::args::TrainArgs;
 use super::reporter::Reporter;
 use super::{CliError, print_line};
 use crate::config::Config;
-use crate::train::{ExistingFolder, Interrupt, Observer, Outcome, Run, RunFolder, Summary};
+use crate::train::{
+    ChangedData, ExistingFolder, Interrupt, Observer, Outcome, Run, RunFolder, Summary,
+};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +18,9 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
     // Notes of a resumption come before the bar, which needs to know the step.
     let mut notes = Notes::default();
     let mut run = if args.resume {
-        Run::resume(&out, &config, &mut notes)?
+        let changed =
+            if args.allow_changed_data { ChangedData::Allow } else { ChangedData::Refuse };
+        Run::resume(&out, &config, changed, &mut notes)?
     } else {
         let existing = if args.overwrite { ExistingFolder::Replace } else { ExistingFolder::Keep };
         Run::start(&out, &config, existing)?

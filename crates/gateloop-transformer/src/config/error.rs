@@ -85,6 +85,16 @@ pub enum ConfigError {
         /// The dimension that they split.
         inner_dim: usize,
     },
+    /// Two options that cannot both be meant.
+    #[error("`{first}` and `{second}` contradict each other: {problem}")]
+    Contradiction {
+        /// The one, with its value.
+        first: String,
+        /// The other, with its value.
+        second: String,
+        /// Why, and what to do.
+        problem: &'static str,
+    },
     /// An override that is not of the form `table.key=value`.
     #[error("malformed override `{text}`: {problem}; write table.key=value, as in train.steps=100")]
     MalformedOverride {

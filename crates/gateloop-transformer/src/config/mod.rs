@@ -36,7 +36,7 @@ pub use error::ConfigError;
 pub use generate::GenerateConfig;
 pub use model::ModelConfig;
 pub use options::{
-    FormVariant, GeluVariant, LayerKind, RelPosVariant, RmsNormVariant, WeightsVariant,
+    FormVariant, GeluVariant, LayerKind, RelPosVariant, RmsNormVariant, Schedule, WeightsVariant,
 };
 pub use train::TrainConfig;
 

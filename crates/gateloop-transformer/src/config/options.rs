@@ -16,6 +16,19 @@ pub enum LayerKind {
     SimpleGateLoop,
 }
 
+/// `schedule`: how the learning rate goes on after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// `constant`: as it is, the reference's.
+    #[default]
+    Constant,
+    /// `cosine`: half a cosine down to `min_lr` (SGDR, arXiv 1608.03983, without restarts).
+    Cosine,
+    /// `linear`: a straight line down to `min_lr`.
+    Linear,
+}
+
 /// `rel_pos`: how data-dependent relative positions are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

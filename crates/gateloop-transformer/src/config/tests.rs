@@ -30,6 +30,8 @@ fn full() -> Config {
     config.train.eps = 1e-8;
     config.train.lr = 3.3e-4;
     config.generate.seed = Some(7);
+    config.generate.top_k = Some(40);
+    config.generate.stop = vec!["\n\n".to_owned()];
     config
 }
 
@@ -43,7 +45,7 @@ fn an_empty_text_is_the_reference() {
         (512, 512, 1)
     );
     assert_eq!(config.train.tokens_per_step(), 4096);
-    assert_eq!(config.generate.top_k(256), 26);
+    assert_eq!(config.generate.kept(256), 26);
     assert_eq!(config.data.source, Source::Enwik8);
 }
 
@@ -63,6 +65,31 @@ fn the_list_of_keys_is_that_of_the_structs() {
     listed.sort();
     real.sort();
     assert_eq!(listed, real);
+}
+
+#[test]
+fn options_that_contradict_each_other_are_both_named() {
+    for (overrides, names) in [
+        (
+            &["train.min_lr=1e-3", "train.schedule=cosine"][..],
+            ["train.min_lr = 1e-3", "train.lr = 1e-4"],
+        ),
+        (&["train.min_lr=1e-5"], ["train.min_lr = 1e-5", "train.schedule = \"constant\""]),
+        (
+            &["train.warmup_steps=400", "train.steps=400"],
+            ["train.warmup_steps = 400", "train.steps = 400"],
+        ),
+        (
+            &["generate.top_k=5", "generate.filter_thres=0.5"],
+            ["generate.top_k = 5", "generate.filter_thres = 0.5"],
+        ),
+    ] {
+        let message = with(overrides).unwrap_err().to_string();
+        for name in names {
+            assert!(message.contains(name), "{message}");
+        }
+    }
+    assert!(with(&["train.min_lr=1e-5", "train.schedule=linear"]).is_ok());
 }
 
 #[test]

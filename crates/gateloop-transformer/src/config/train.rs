@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
-use super::check::{check, positive, seed};
+use super::check::{check, fraction, positive, seed};
+use super::{ConfigError, Schedule};
 
 /// How a model is trained; the defaults are those of the reference's training script.
 ///
@@ -20,8 +20,18 @@ pub struct TrainConfig {
     pub seq_len: usize,
     /// Micro-batches whose gradients make one step.
     pub grad_accum: usize,
-    /// Learning rate.
+    /// Learning rate, the highest of the schedule.
     pub lr: f64,
+    /// How it goes on after the warm-up.
+    pub schedule: Schedule,
+    /// Steps in which it rises from near 0 to `lr`, in a straight line.
+    pub warmup_steps: u64,
+    /// Where a falling schedule ends.
+    pub min_lr: f64,
+    /// The learning rate of the projections to the state transition (`to_a`), as a share of the others'.
+    /// With Adam this is what a lower learning rate is; `model.frac_gradient_state_transition`, the
+    /// reference's, scales a gradient that Adam then divides by its own size.
+    pub transition_lr_frac: f64,
     /// Decay of the first moment.
     pub beta1: f64,
     /// Decay of the second moment.
@@ -32,6 +42,9 @@ pub struct TrainConfig {
     pub weight_decay: f64,
     /// Largest norm of the gradient of all parameters together; 0 is no clipping.
     pub clip_norm: f64,
+    /// Decay of the exponential moving average of the weights, which is then what is validated, sampled and
+    /// used after training; 0 is none. Short of 1 / (1 - decay) steps it is lower: (1 + step) / (10 + step).
+    pub ema_decay: f64,
     /// Seed of the initial weights and of the order of the data.
     pub seed: u64,
     /// Steps between records of the training loss.
@@ -46,6 +59,8 @@ pub struct TrainConfig {
     pub keep_checkpoints: usize,
     /// Steps between generated samples.
     pub sample_every: u64,
+    /// Write the records as event files of TensorBoard as well, in `tensorboard/` of the run folder.
+    pub tensorboard: bool,
     /// CPU threads; 0 leaves the choice to libtorch.
     pub threads: usize,
     /// `"auto"` (the first GPU if there is one), `"cpu"`, `"cuda"` or `"cuda:N"`.
@@ -62,11 +77,16 @@ impl Default for TrainConfig {
             seq_len: 256,
             grad_accum: 4,
             lr: 1e-4,
+            schedule: Schedule::Constant,
+            warmup_steps: 0,
+            min_lr: 0.0,
+            transition_lr_frac: 1.0,
             beta1: 0.9,
             beta2: 0.99,
             eps: 1e-8,
             weight_decay: 0.0,
             clip_norm: 0.5,
+            ema_decay: 0.0,
             seed: 42,
             log_every: 10,
             validate_every: 100,
@@ -74,6 +94,7 @@ impl Default for TrainConfig {
             checkpoint_every: 1_000,
             keep_checkpoints: 3,
             sample_every: 500,
+            tensorboard: false,
             threads: 0,
             device: "auto".to_owned(),
             precision: "f32".to_owned(),
@@ -102,6 +123,7 @@ impl TrainConfig {
         positive("train.seq_len", self.seq_len)?;
         positive("train.grad_accum", self.grad_accum)?;
         positive("train.validate_windows", self.validate_windows)?;
+        count("train.warmup_steps", self.warmup_steps)?;
         count("train.log_every", self.log_every)?;
         count("train.validate_every", self.validate_every)?;
         count("train.checkpoint_every", self.checkpoint_every)?;
@@ -132,6 +154,39 @@ impl TrainConfig {
         beta("train.beta2", self.beta2)?;
         positive("train.eps", self.eps)?;
         not_negative("train.weight_decay", self.weight_decay)?;
-        not_negative("train.clip_norm", self.clip_norm)
+        not_negative("train.clip_norm", self.clip_norm)?;
+        fraction("train.transition_lr_frac", self.transition_lr_frac)?;
+        beta("train.ema_decay", self.ema_decay)?;
+        self.validate_schedule()
+    }
+
+    fn validate_schedule(&self) -> Result<(), ConfigError> {
+        let Self { lr, min_lr, warmup_steps, steps, schedule, .. } = *self;
+        let usable = min_lr >= 0.0 && min_lr.is_finite();
+        check(usable, "train.min_lr", min_lr, "finite, 0 or above")?;
+        let contradiction = |first: String, second: String, problem| {
+            Err(ConfigError::Contradiction { first, second, problem })
+        };
+        if min_lr > lr {
+            let (first, second) =
+                (format!("train.min_lr = {min_lr:e}"), format!("train.lr = {lr:e}"));
+            return contradiction(
+                first,
+                second,
+                "the schedule falls; lower the one or raise the other",
+            );
+        }
+        if min_lr > 0.0 && schedule == Schedule::Constant {
+            let first = format!("train.min_lr = {min_lr:e}");
+            let second = "train.schedule = \"constant\"".to_owned();
+            let problem = "a constant rate ends where it began; take \"cosine\" or \"linear\"";
+            return contradiction(first, second, problem);
+        }
+        if warmup_steps > 0 && warmup_steps >= steps {
+            let first = format!("train.warmup_steps = {warmup_steps}");
+            let second = format!("train.steps = {steps}");
+            return contradiction(first, second, "nothing is left after the warm-up; shorten it");
+        }
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 
+use super::fingerprint::fingerprint;
 use super::unpack::Packing;
 use super::{DataError, Progress, Split, enwik8, synthetic};
 use crate::config::{DataConfig, Source};
@@ -65,6 +66,12 @@ impl Corpus {
     /// The bytes of a split.
     pub fn split(&self, split: Split) -> &[u8] {
         &self.bytes[self.range(split)]
+    }
+
+    /// A short text that is another one if the bytes are others: their length and a hash, of data beyond 256 MiB
+    /// a hash of samples.
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.bytes)
     }
 
     /// Source and sizes in one line, for a log.

@@ -24,6 +24,7 @@ mod corpus;
 mod draw;
 pub mod enwik8;
 mod error;
+mod fingerprint;
 mod progress;
 mod split;
 mod synthetic;

@@ -2,14 +2,20 @@
 
 mod batch;
 mod sampler;
+mod saved;
 pub mod speed;
+mod stop;
 mod text;
 
 pub use batch::BatchGenerator;
 pub use sampler::Sampler;
+pub use saved::SavedState;
+pub use stop::StopStrings;
 pub use text::TextStream;
 
 use crate::model::{Model, ModelError};
+use crate::weights::WeightsError;
+use std::path::PathBuf;
 
 /// Why no token can be generated.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +53,32 @@ pub enum GenerateError {
         /// Tokens read and written before.
         position: usize,
     },
+    /// The state of several texts was to be saved as one.
+    #[error("the state of {texts} texts cannot be saved as that of one: write one text")]
+    SeveralStates {
+        /// How many there are.
+        texts: usize,
+    },
+    /// A file that is not a saved state.
+    #[error("`{}` is not a saved state ({problem}): give a file that `--save-state` has written", path.display())]
+    DamagedState {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The state was computed with other weights.
+    #[error(
+        "the state in `{}` was computed with another model or other weights: read the text again with these",
+        path.display()
+    )]
+    ForeignState {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A state's file cannot be read or written.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// The model failed.
     #[error(transparent)]
     Model(#[from] ModelError),

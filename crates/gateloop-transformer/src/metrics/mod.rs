@@ -3,10 +3,12 @@
 mod error;
 pub mod plot;
 mod record;
+mod tensorboard;
 mod writer;
 
 pub use error::MetricsError;
 pub use record::{Record, read};
+pub use tensorboard::EventWriter;
 pub use writer::{MetricsWriter, truncate_after};
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::plot::{Run, loss_curve};
+use super::plot::{Axis, Run, loss_curve};
 use super::*;
 
 fn record(step: u64) -> Record {
@@ -135,7 +135,7 @@ fn a_picture_has_title_axes_and_legend() {
     let path = folder.path().join("loss.svg");
     let (short, long) = (run_of(200), run_of(20_000));
     let runs = [Run { name: "short", records: &short }, Run { name: "a <b> & c", records: &long }];
-    loss_curve(&runs, "Two runs", &path).unwrap();
+    loss_curve(&runs, Axis::Step, "Two runs", &path).unwrap();
     let svg = fs::read_to_string(&path).unwrap();
     for part in ["<svg", "Two runs", "bits per character", "step", "short training, last", "20k"] {
         assert!(svg.contains(part), "no {part}");
@@ -156,7 +156,7 @@ fn any_records_can_be_drawn() {
         })
         .collect();
     for records in [&one, &flat, &holes] {
-        loss_curve(&[Run { name: "", records }], "", &path).unwrap();
+        loss_curve(&[Run { name: "", records }], Axis::Step, "", &path).unwrap();
     }
 }
 
@@ -166,7 +166,7 @@ fn without_a_loss_there_is_nothing_to_draw() {
     let path = folder.path().join("loss.svg");
     let records = [Record::new(1, 0.0).with("lr", 0.1).with("train/loss", f64::NAN)];
     for runs in [&[][..], &[Run { name: "a", records: &records }]] {
-        let error = loss_curve(runs, "", &path).unwrap_err();
+        let error = loss_curve(runs, Axis::Step, "", &path).unwrap_err();
         assert!(matches!(error, MetricsError::NothingToDraw { .. }), "{error}");
     }
     assert!(!path.exists());

@@ -30,6 +30,11 @@ pub enum LayerState {
     SimpleGateLoop(SimpleGateLoopState),
 }
 
+const COMPLEX_STATE: &str = "state.complex";
+const STATE: &str = "state";
+const KEYS: &str = "keys";
+const VALUES: &str = "values";
+
 impl LayerState {
     /// The tensors of the state, none before the first token.
     pub fn tensors(&self) -> Vec<&Tensor> {
@@ -40,6 +45,26 @@ impl LayerState {
                 state.tensors().into_iter().flat_map(|(keys, values)| [keys, values]).collect()
             }
         }
+    }
+
+    /// The tensors of the state by name, all of them real; none before the first token.
+    pub(super) fn parts(&self) -> Result<Vec<(&'static str, Tensor)>, TchError> {
+        Ok(match self {
+            Self::GateLoop(state) => match state.tensor() {
+                // [.., 2]: files of tensors have no complex numbers.
+                Some(tensor) => vec![(COMPLEX_STATE, tensor.f_view_as_real()?)],
+                None => Vec::new(),
+            },
+            Self::SimpleGateLoop(state) => {
+                state.tensor().map(|tensor| (STATE, tensor.shallow_clone())).into_iter().collect()
+            }
+            Self::Attention(state) => match state.tensors() {
+                Some((keys, values)) => {
+                    vec![(KEYS, keys.shallow_clone()), (VALUES, values.shallow_clone())]
+                }
+                None => Vec::new(),
+            },
+        })
     }
 
     fn kind(&self) -> LayerKind {
@@ -112,6 +137,22 @@ impl Mixer {
             Self::Attention(layer) => layer.forward_with(&input.tensor()?, transition),
             Self::SimpleGateLoop(layer) => layer.forward_of(input),
         }
+    }
+
+    /// A state from [`parts`](LayerState::parts); `None` if one is missing or cannot be one.
+    pub(super) fn state(&self, part: impl Fn(&str) -> Option<Tensor>) -> Option<LayerState> {
+        Some(match self {
+            Self::GateLoop(_) => {
+                let state = part(COMPLEX_STATE)?.f_contiguous().ok()?.f_view_as_complex().ok()?;
+                LayerState::GateLoop(GateLoopState::from_tensor(state))
+            }
+            Self::SimpleGateLoop(_) => {
+                LayerState::SimpleGateLoop(SimpleGateLoopState::from_tensor(part(STATE)?))
+            }
+            Self::Attention(_) => {
+                LayerState::Attention(AttentionState::from_tensors(part(KEYS)?, part(VALUES)?))
+            }
+        })
     }
 
     /// Real numbers in the state of one sequence after `tokens` tokens.

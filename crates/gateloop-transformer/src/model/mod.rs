@@ -8,6 +8,8 @@ pub use error::ModelError;
 pub use mixer::LayerState;
 
 use crate::config::ModelConfig;
+use crate::hex::hex;
+use crate::weights::Tensors;
 use error::ids_error;
 use gateloop_nn::autograd::gradients_are_recorded;
 use gateloop_nn::gate_loop::TransitionMode;
@@ -16,6 +18,7 @@ use gateloop_nn::{
     SequenceLayer, WeightKind,
 };
 use mixer::{Mixer, transition_mode};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use tch::nn::{Init, Path, VarStore};
@@ -56,6 +59,16 @@ impl DecodeState {
     /// The states of the layers, first to last.
     pub fn layers(&self) -> &[LayerState] {
         &self.layers
+    }
+
+    /// The tensors of all layers by name, all of them real: `LAYER.state.complex` [.., 2], `LAYER.state`,
+    /// `LAYER.keys`, `LAYER.values`. None before the first token.
+    pub fn tensors(&self) -> Result<Tensors, ModelError> {
+        let mut tensors = Tensors::new();
+        for (n, layer) in self.layers.iter().enumerate() {
+            tensors.extend(layer.parts()?.into_iter().map(|(part, t)| (format!("{n}.{part}"), t)));
+        }
+        Ok(tensors)
     }
 
     /// The state of one sequence for `count` sequences that begin alike.
@@ -205,6 +218,34 @@ impl Model {
     pub fn initial_state(&self, batch: i64) -> DecodeState {
         let layers = self.blocks.iter().map(|block| block.mixer.initial_state(batch)).collect();
         DecodeState { layers }
+    }
+
+    /// A state from tensors that [`DecodeState::tensors`] gave; their shapes are checked when it is used.
+    pub fn state_from(&self, tensors: &Tensors) -> Result<DecodeState, ModelError> {
+        let layer = |(n, block): (usize, &Block)| {
+            let part = |part: &str| {
+                let tensor = tensors.get(&format!("{n}.{part}"))?;
+                tensor.f_to_device(self.device()).ok()
+            };
+            let problem = || ModelError::State { problem: format!("it lacks layer {n}") };
+            block.mixer.layer().state(part).ok_or_else(problem)
+        };
+        let layers = self.blocks.iter().enumerate().map(layer).collect::<Result<_, _>>()?;
+        Ok(DecodeState { layers })
+    }
+
+    /// A hash of the configuration and of every parameter: what a state must have been computed with.
+    pub fn identity(&self) -> Result<String, ModelError> {
+        let mut hash = Sha256::new();
+        hash.update(format!("{:?}", self.config));
+        for (name, parameter) in self.parameters() {
+            let flat = parameter.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?;
+            let mut bytes = vec![0; flat.numel() * flat.kind().elt_size_in_bytes()];
+            flat.f_copy_data_u8(&mut bytes, flat.numel())?;
+            hash.update(format!("{name}{:?}", flat.size()));
+            hash.update(&bytes);
+        }
+        Ok(hex(&hash.finalize()[..16]))
     }
 
     /// Reads a piece of text at once and moves `state` to its end.

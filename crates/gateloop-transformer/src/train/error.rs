@@ -41,10 +41,29 @@ pub enum TrainError {
         path: PathBuf,
     },
     /// The folder to be replaced is not one that a run made.
-    #[error("`{}` is not a run folder (it has no `config.toml` and `metrics.jsonl`), so it is not replaced: choose another `--out`", path.display())]
+    #[error("`{}` is not a run folder (it holds other things), so it is not replaced: choose another `--out`", path.display())]
     NotARun {
         /// The folder.
         path: PathBuf,
+    },
+    /// Another process has the folder.
+    #[error("another process is training in `{}`: wait until it has ended, or choose another `--out`", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The data is not what the run began with.
+    #[error(
+        "the data of `data.source` = \"{source_name}\" is not what this run was trained on (it was {was}, it is \
+         {is}): restore it, or go on with what it is now by `--allow-changed-data`"
+    )]
+    DataChanged {
+        /// The source.
+        source_name: String,
+        /// Length and hash at the checkpoint.
+        was: String,
+        /// Length and hash now.
+        is: String,
     },
     /// There is no run to go on with.
     #[error("there is no run in `{}` to resume: leave out `--resume` to start one", path.display())]

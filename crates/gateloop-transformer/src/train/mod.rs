@@ -3,18 +3,21 @@
 //! [`Trainer`] does the mathematics, [`Run`] the rhythm of a run in its folder, an [`Observer`]
 //! watches it, an [`Interrupt`] stops it between two steps.
 
+mod ema;
 mod error;
 mod interrupt;
+mod lock;
 mod observer;
 mod optimizer;
 mod run;
 mod run_folder;
+mod schedule;
 mod trainer;
 
 pub use error::TrainError;
 pub use interrupt::Interrupt;
 pub use observer::{Observer, Quiet, Tick};
 pub use optimizer::Optimizer;
-pub use run::{Outcome, Run, Summary};
+pub use run::{ChangedData, Outcome, Run, Summary};
 pub use run_folder::{ExistingFolder, RunFolder};
 pub use trainer::{StepReport, Trainer, bits_per_character};

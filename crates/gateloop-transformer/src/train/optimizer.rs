@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
 /// The optimiser of a model: Adam, or AdamW whose decay touches only the parameters of two or more
-/// dimensions (matrices decay; biases and norms do not), as in the reference's training script.
+/// dimensions (matrices decay; biases and norms do not), as in the reference's training script. The
+/// projections to the state transition may have a learning rate of their own.
 #[derive(Debug)]
 pub struct Optimizer {
     slots: Vec<Slot>,
     options: AdamW,
+    transition_lr_frac: f64,
     clip_norm: f64,
 }
 
@@ -25,6 +27,13 @@ struct Slot {
     exp_avg_sq: Tensor,
     /// Number of updates: a Float scalar, as libtorch's fused update counts.
     steps: Tensor,
+}
+
+impl Slot {
+    /// Whether this belongs to a projection to the state transition.
+    fn is_transition(&self) -> bool {
+        self.name.split('.').any(|part| part == "to_a")
+    }
 }
 
 impl Optimizer {
@@ -48,12 +57,8 @@ impl Optimizer {
             })
             .collect::<Result<_, NnError>>()?;
         let TrainConfig { lr, beta1, beta2, eps, weight_decay, clip_norm, .. } = *config;
-        Ok(Self { slots, options: AdamW { lr, beta1, beta2, eps, weight_decay }, clip_norm })
-    }
-
-    /// The learning rate of the next update.
-    pub fn lr(&self) -> f64 {
-        self.options.lr
+        let options = AdamW { lr, beta1, beta2, eps, weight_decay };
+        Ok(Self { slots, options, transition_lr_frac: config.transition_lr_frac, clip_norm })
     }
 
     /// Gives back all gradients.
@@ -73,14 +78,19 @@ impl Optimizer {
         Ok(norm)
     }
 
-    /// Updates every parameter that has a gradient.
-    pub fn step(&mut self) -> Result<(), NnError> {
-        let (decayed, rest): (Vec<&Slot>, Vec<&Slot>) = self
-            .slots
-            .iter()
-            .filter(|slot| slot.param.grad().defined())
-            .partition(|slot| slot.param.dim() >= 2);
-        for (group, weight_decay) in [(decayed, self.options.weight_decay), (rest, 0.0)] {
+    /// Updates every parameter that has a gradient, at a learning rate.
+    pub fn step(&mut self, lr: f64) -> Result<(), NnError> {
+        for (decays, transition) in [(true, false), (false, false), (true, true), (false, true)] {
+            let group: Vec<&Slot> = self
+                .slots
+                .iter()
+                .filter(|slot| slot.param.grad().defined())
+                .filter(|slot| {
+                    (slot.param.dim() >= 2, slot.is_transition()) == (decays, transition)
+                })
+                .collect();
+            let weight_decay = if decays { self.options.weight_decay } else { 0.0 };
+            let lr = if transition { lr * self.transition_lr_frac } else { lr };
             let list = |tensor: fn(&Slot) -> Tensor| -> Vec<Tensor> {
                 group.iter().map(|slot| tensor(slot)).collect()
             };
@@ -91,7 +101,7 @@ impl Optimizer {
                 exp_avg_sqs: &list(|slot| slot.exp_avg_sq.shallow_clone()),
                 steps: &list(|slot| slot.steps.shallow_clone()),
             };
-            foreach::adamw_(&state, &AdamW { weight_decay, ..self.options })?;
+            foreach::adamw_(&state, &AdamW { lr, weight_decay, ..self.options })?;
         }
         Ok(())
     }

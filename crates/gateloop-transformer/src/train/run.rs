@@ -1,14 +1,16 @@
 //! A run: steps, records, validations, checkpoints and samples, each at its interval.
 
+use super::ema::Ema;
+use super::lock::FolderLock;
 use super::trainer::bits_per_character;
 use super::{ExistingFolder, Interrupt, Observer, RunFolder, Tick, TrainError, Trainer};
-use crate::checkpoint::{self, RunProgress};
+use crate::checkpoint::{self, Best, Checkpoint, CheckpointError, RunProgress, TrainingState};
 use crate::config::Config;
 use crate::data::{Batch, Corpus, Split, WindowSampler, fixed_windows};
 use crate::device::device;
 use crate::generate::{self, Generator, Sampler};
-use crate::metrics::{self, MetricsError, MetricsWriter, Record, plot};
-use crate::model::Model;
+use crate::metrics::{self, EventWriter, MetricsError, MetricsWriter, Record, plot};
+use crate::model::{Model, ModelError};
 use std::f64::consts::LN_2;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -17,16 +19,33 @@ use std::time::Instant;
 #[derive(Debug)]
 pub struct Run {
     folder: RunFolder,
+    _lock: FolderLock,
     config: Config,
     corpus: Corpus,
+    /// Of the corpus.
+    fingerprint: String,
     valid_windows: Option<Batch>,
     trainer: Trainer,
     metrics: MetricsWriter,
+    tensorboard: Option<EventWriter>,
     /// Seconds spent by earlier parts of the run.
     time_before: f64,
     started: Instant,
     checkpointed: Option<(u64, PathBuf)>,
+    /// The last validation: its step and its bits per character.
+    validated: Option<(u64, f64)>,
+    best: Option<Best>,
     since_record: SinceRecord,
+}
+
+/// What to do where the data of a run is not what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ChangedData {
+    /// Refuse to go on.
+    #[default]
+    Refuse,
+    /// Go on with the data as it is, at the place in it where the run was.
+    Allow,
 }
 
 /// What has been added up since the last record.
@@ -72,24 +91,47 @@ impl Run {
     ) -> Result<Self, TrainError> {
         // Everything that can be refused is refused before the folder is touched.
         let prepared = Prepared::new(config)?;
-        let folder = RunFolder::create(path, config, existing)?;
-        let metrics = MetricsWriter::create(folder.metrics())?;
-        Ok(Self::new(folder, config, prepared, metrics))
+        let folder = RunFolder::create_locked(path, config, existing)?;
+        let metrics = MetricsWriter::create(folder.0.metrics())?;
+        Self::new(folder, config, prepared, metrics)
     }
 
-    fn new(folder: RunFolder, config: &Config, prepared: Prepared, metrics: MetricsWriter) -> Self {
-        Self {
+    /// Starts a run whose folder is there, from step 0.
+    fn begin_anew(folder: (RunFolder, FolderLock), config: &Config) -> Result<Self, TrainError> {
+        let prepared = Prepared::new(config)?;
+        folder.0.write_config(config)?;
+        folder.0.checkpoints().create()?;
+        let metrics = MetricsWriter::create(folder.0.metrics())?;
+        Self::new(folder, config, prepared, metrics)
+    }
+
+    fn new(
+        (folder, lock): (RunFolder, FolderLock),
+        config: &Config,
+        prepared: Prepared,
+        metrics: MetricsWriter,
+    ) -> Result<Self, TrainError> {
+        let tensorboard = config.train.tensorboard.then(|| {
+            // What was recorded by earlier parts of the run, and not what a crash took back.
+            EventWriter::create(folder.tensorboard(), &metrics::read(folder.metrics())?)
+        });
+        Ok(Self {
+            tensorboard: tensorboard.transpose()?,
             folder,
+            _lock: lock,
             config: config.clone(),
             corpus: prepared.corpus,
+            fingerprint: prepared.fingerprint,
             valid_windows: prepared.valid_windows,
             trainer: prepared.trainer,
             metrics,
             time_before: 0.0,
             started: Instant::now(),
             checkpointed: None,
+            validated: None,
+            best: None,
             since_record: SinceRecord::default(),
-        }
+        })
     }
 
     /// Goes on with the run in a folder from its newest whole checkpoint, under `config`.
@@ -98,24 +140,28 @@ impl Run {
     pub fn resume(
         path: &Path,
         config: &Config,
+        changed_data: ChangedData,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
         let folder = RunFolder::existing(path)?;
+        let lock = FolderLock::new(path)?;
+        folder.checkpoints().create()?;
         folder.sweep()?;
-        let opened = folder.checkpoints().newest()?;
+        let opened = match folder.checkpoints().newest() {
+            Err(CheckpointError::None { damaged: 0, .. }) => {
+                observer.note("no checkpoint had been written yet: the run begins anew");
+                return Self::begin_anew((folder, lock), config);
+            }
+            opened => opened?,
+        };
         for error in &opened.passed_over {
             observer.note(&format!("passed over a damaged checkpoint: {error}"));
         }
         let checkpoint = opened.checkpoint;
         let progress = checkpoint.progress().clone();
         let mut prepared = Prepared::new(config)?;
-        let trainer = &mut prepared.trainer;
-        checkpoint.load_model(&trainer.model)?;
-        trainer.optimizer.load_state(&checkpoint.optimizer_tensors()?).map_err(|source| {
-            checkpoint::CheckpointError::Tensors { path: checkpoint.path().to_owned(), source }
-        })?;
-        trainer.sampler.restore(progress.sampler);
-        trainer.step = progress.step;
+        prepared.check_data(&checkpoint, config, changed_data, observer)?;
+        prepared.restore(&checkpoint, config, observer)?;
         // Steps after the checkpoint will be done again, and recorded again.
         metrics::truncate_after(folder.metrics(), progress.step)?;
         let metrics = MetricsWriter::append(folder.metrics())?;
@@ -125,8 +171,10 @@ impl Run {
             progress.step,
             checkpoint.path().display()
         ));
-        let mut run = Self::new(folder, config, prepared, metrics);
+        let mut run = Self::new((folder, lock), config, prepared, metrics)?;
         run.time_before = progress.time_s;
+        run.validated = progress.valid_bpc.map(|bpc| (progress.step, bpc));
+        run.best = progress.best;
         run.checkpointed = Some((progress.step, checkpoint.path().to_owned()));
         Ok(run)
     }
@@ -217,10 +265,13 @@ impl Run {
         Ok(())
     }
 
-    fn validate(&self) -> Result<Option<f64>, TrainError> {
+    fn validate(&mut self) -> Result<Option<f64>, TrainError> {
         let Some(windows) = &self.valid_windows else { return Ok(None) };
         let rows = self.config.train.batch_size;
-        Ok(Some(bits_per_character(self.trainer.model(), windows, rows)?))
+        let bpc =
+            self.trainer.with_averages(|model| Ok(bits_per_character(model, windows, rows)?))?;
+        self.validated = Some((self.trainer.step, bpc));
+        Ok(Some(bpc))
     }
 
     fn record(
@@ -232,6 +283,7 @@ impl Run {
         let tokens = since.steps * self.config.train.tokens_per_step();
         let mut record = Record::new(self.trainer.step, self.time_s())
             .with("train/loss", since.loss / since.steps as f64)
+            .with("tokens", (self.trainer.step * self.config.train.tokens_per_step()) as f64)
             .with("lr", self.trainer.lr())
             .with("grad_norm", since.grad_norm)
             .with("tokens_per_s", tokens as f64 / since.seconds);
@@ -239,35 +291,57 @@ impl Run {
             record = record.with("valid/bpc", bpc).with("valid/loss", bpc * LN_2);
         }
         self.metrics.write(&record)?;
+        if let Some(tensorboard) = &mut self.tensorboard {
+            tensorboard.write(&record)?;
+        }
         observer.record(&record);
         Ok(())
     }
 
     fn save(&mut self) -> Result<(), TrainError> {
         let step = self.trainer.step;
-        let progress =
-            RunProgress { step, time_s: self.time_s(), sampler: self.trainer.sampler.state() };
+        let valid_bpc = self.validated.filter(|(at, _)| *at == step).map(|(_, bpc)| bpc);
+        // An average that is not a number is below nothing.
+        if let Some(bpc) = valid_bpc
+            && self.best.is_none_or(|best| bpc < best.bpc)
+        {
+            self.best = Some(Best { step, bpc });
+        }
+        let progress = RunProgress {
+            step,
+            time_s: self.time_s(),
+            sampler: self.trainer.sampler.state(),
+            valid_bpc,
+            best: self.best,
+            data: Some(self.fingerprint.clone()),
+        };
         let folder = self.folder.checkpoints();
         let path = folder.file(step);
-        let optimizer = self.trainer.optimizer.state();
-        checkpoint::save(&path, &self.config, &progress, self.trainer.model(), &optimizer)?;
+        let state = TrainingState {
+            optimizer: self.trainer.optimizer.state(),
+            averages: self.trainer.ema.as_ref().map(Ema::state).unwrap_or_default(),
+        };
+        checkpoint::save(&path, &self.config, &progress, self.trainer.model(), &state)?;
         self.checkpointed = Some((step, path));
-        Ok(folder.prune(self.config.train.keep_checkpoints)?)
+        let best = self.best.map(|best| best.step);
+        Ok(folder.prune(self.config.train.keep_checkpoints, best)?)
     }
 
-    fn sample(&self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    fn sample(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let generate = &self.config.generate;
-        let top_k = generate.top_k(self.config.model.num_tokens);
         let seed = generate.seed.unwrap_or(self.config.train.seed);
         let prompt = self.sample_prompt();
-        let sampler = Sampler::new(generate.temperature, top_k, seed);
-        let mut generator = Generator::new(self.trainer.model(), &prompt, sampler)?;
-        let mut text = generate::TextStream::default();
-        let mut written = text.push_all(&prompt);
-        for _ in 0..generate.tokens {
-            written.push_str(&text.push(generator.next_token()?));
-        }
-        written.push_str(&text.finish());
+        let sampler = Sampler::configured(generate, self.config.model.num_tokens, seed);
+        let tokens = generate.tokens;
+        let written = self.trainer.with_averages(|model| {
+            let mut generator = Generator::new(model, &prompt, sampler)?;
+            let mut text = generate::TextStream::default();
+            let mut written = text.push_all(&prompt);
+            for _ in 0..tokens {
+                written.push_str(&text.push(generator.next_token()?));
+            }
+            Ok(written + &text.finish())
+        })?;
         self.folder.write_sample(self.trainer.step, &written)?;
         observer.sample(self.trainer.step, &written);
         Ok(())
@@ -284,7 +358,7 @@ impl Run {
         let records = metrics::read(self.folder.metrics())?;
         let run = plot::Run { name: "", records: &records };
         let title = self.folder.path().display().to_string();
-        match plot::loss_curve(&[run], &title, self.folder.plot()) {
+        match plot::loss_curve(&[run], plot::Axis::Step, &title, self.folder.plot()) {
             // A run of which nothing was recorded has no curve, and that is as was asked for.
             Err(MetricsError::NothingToDraw { .. }) => Ok(()),
             result => Ok(result?),
@@ -299,6 +373,7 @@ impl Run {
 /// What a run needs before it has a folder.
 struct Prepared {
     corpus: Corpus,
+    fingerprint: String,
     /// The windows of the validation, if there is to be one.
     valid_windows: Option<Batch>,
     /// At step 0.
@@ -316,6 +391,57 @@ impl Prepared {
             .transpose()?;
         let model = Model::seeded(&config.model, device(&train.device)?, train.seed)?;
         let trainer = Trainer::new(model, sampler, train)?;
-        Ok(Self { corpus, valid_windows, trainer })
+        Ok(Self { fingerprint: corpus.fingerprint(), corpus, valid_windows, trainer })
+    }
+
+    /// Refuses data that is not what a checkpoint was trained on, unless that is allowed.
+    fn check_data(
+        &self,
+        checkpoint: &Checkpoint,
+        config: &Config,
+        changed_data: ChangedData,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        // Older checkpoints, and imported weights, do not say.
+        let Some(was) = checkpoint.progress().data.as_ref() else { return Ok(()) };
+        if *was == self.fingerprint {
+            return Ok(());
+        }
+        let (source_name, is) = (config.data.source.to_string(), self.fingerprint.clone());
+        if changed_data == ChangedData::Refuse {
+            return Err(TrainError::DataChanged { source_name, was: was.clone(), is });
+        }
+        observer.note(&format!("the data has changed: it was {was}, it is {is}"));
+        Ok(())
+    }
+
+    /// Puts everything where it was at a checkpoint.
+    fn restore(
+        &mut self,
+        checkpoint: &Checkpoint,
+        config: &Config,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let damaged =
+            |source| CheckpointError::Tensors { path: checkpoint.path().to_owned(), source };
+        let trainer = &mut self.trainer;
+        checkpoint.load_model(&trainer.model)?;
+        trainer.optimizer.load_state(&checkpoint.optimizer_tensors()?).map_err(damaged)?;
+        let averages = checkpoint.averages()?;
+        match &mut trainer.ema {
+            Some(ema) if !averages.is_empty() => ema.load_state(&averages).map_err(damaged)?,
+            Some(ema) => {
+                *ema = Ema::new(&trainer.model.parameters(), config.train.ema_decay)
+                    .map_err(ModelError::from)?;
+                observer.note("the weights are averaged from this step on");
+            }
+            None if !averages.is_empty() => {
+                observer.note("the weights are averaged no longer (train.ema_decay = 0)");
+            }
+            None => {}
+        }
+        trainer.sampler.restore(checkpoint.progress().sampler);
+        trainer.step = checkpoint.progress().step;
+        Ok(())
     }
 }

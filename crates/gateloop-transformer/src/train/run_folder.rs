@@ -1,6 +1,7 @@
 //! The folder of a run: `config.toml`, `metrics.jsonl`, `checkpoints/`, `loss.svg`, `samples/`.
 
 use super::TrainError;
+use super::lock::{self, FolderLock};
 use crate::atomic;
 use crate::checkpoint::CheckpointFolder;
 use crate::config::Config;
@@ -29,20 +30,31 @@ impl RunFolder {
         config: &Config,
         existing: ExistingFolder,
     ) -> Result<Self, TrainError> {
+        Ok(Self::create_locked(path, config, existing)?.0)
+    }
+
+    /// The same, for as long as nobody else is to train there.
+    pub(super) fn create_locked(
+        path: &Path,
+        config: &Config,
+        existing: ExistingFolder,
+    ) -> Result<(Self, FolderLock), TrainError> {
         let folder = Self(path.to_owned());
         if !is_absent_or_empty(path).map_err(|e| io_error("read", path, e))? {
             if existing == ExistingFolder::Keep {
                 return Err(TrainError::FolderExists { path: path.to_owned() });
             }
-            if !(folder.config().is_file() && folder.metrics().is_file()) {
+            if !holds_only(path, &CONTENTS).map_err(|e| io_error("read", path, e))? {
                 return Err(TrainError::NotARun { path: path.to_owned() });
             }
+            let _nobody_else = FolderLock::new(path)?;
             fs::remove_dir_all(path).map_err(|e| io_error("remove", path, e))?;
         }
         fs::create_dir_all(path).map_err(|e| io_error("create", path, e))?;
+        let lock = FolderLock::new(path)?;
         folder.write_config(config)?;
         folder.checkpoints().create()?;
-        Ok(folder)
+        Ok((folder, lock))
     }
 
     /// A folder that holds a run already.
@@ -83,6 +95,11 @@ impl RunFolder {
         self.0.join("loss.svg")
     }
 
+    /// The event files of TensorBoard.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.0.join("tensorboard")
+    }
+
     /// The checkpoints.
     pub fn checkpoints(&self) -> CheckpointFolder {
         CheckpointFolder::of_run(&self.0)
@@ -103,14 +120,36 @@ impl RunFolder {
     }
 }
 
-fn io_error(action: &'static str, path: &Path, source: io::Error) -> TrainError {
+pub(super) fn io_error(action: &'static str, path: &Path, source: io::Error) -> TrainError {
     TrainError::Io { action, path: path.to_owned(), source }
 }
 
+/// What a run makes in its folder.
+const CONTENTS: [&str; 7] = [
+    "config.toml",
+    "metrics.jsonl",
+    "checkpoints",
+    "samples",
+    "loss.svg",
+    "tensorboard",
+    lock::FILE,
+];
+
+/// A lock alone, and the half of a file, are what a run leaves that was killed before it had begun.
 fn is_absent_or_empty(path: &Path) -> io::Result<bool> {
-    match fs::read_dir(path) {
-        Ok(mut entries) => Ok(entries.next().is_none()),
+    match holds_only(path, &[lock::FILE]) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(error),
+        result => result,
     }
+}
+
+/// Whether nothing is in a folder but files of these names and temporary ones.
+fn holds_only(path: &Path, names: &[&str]) -> io::Result<bool> {
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        if !(names.iter().any(|known| name == *known) || atomic::is_temporary(&name)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -1,6 +1,7 @@
 //! One step of training after another, without files or terminals.
 
-use super::{Optimizer, TrainError};
+use super::ema::Ema;
+use super::{Optimizer, TrainError, schedule};
 use crate::config::TrainConfig;
 use crate::data::{Batch, WindowSampler};
 use crate::device::DeviceError;
@@ -14,6 +15,7 @@ use tch::{Device, Tensor};
 pub struct Trainer {
     pub(super) model: Model,
     pub(super) optimizer: Optimizer,
+    pub(super) ema: Option<Ema>,
     pub(super) sampler: WindowSampler,
     config: TrainConfig,
     pub(super) step: u64,
@@ -39,8 +41,11 @@ impl Trainer {
             return Err(DeviceError::Precision { device: model.device() }.into());
         }
         model.check_trainable()?;
-        let optimizer = Optimizer::new(&model.parameters(), config).map_err(ModelError::from)?;
-        Ok(Self { model, optimizer, sampler, config: config.clone(), step: 0 })
+        let parameters = model.parameters();
+        let optimizer = Optimizer::new(&parameters, config).map_err(ModelError::from)?;
+        let ema = (config.ema_decay > 0.0).then(|| Ema::new(&parameters, config.ema_decay));
+        let ema = ema.transpose().map_err(ModelError::from)?;
+        Ok(Self { model, optimizer, ema, sampler, config: config.clone(), step: 0 })
     }
 
     fn is_bf16(&self) -> bool {
@@ -57,9 +62,21 @@ impl Trainer {
         self.step
     }
 
-    /// The learning rate of the next update.
+    /// The learning rate of the last update; before the first one, of that.
     pub fn lr(&self) -> f64 {
-        self.optimizer.lr()
+        schedule::lr(&self.config, self.step.saturating_sub(1))
+    }
+
+    /// Runs `f` while the model has the averaged weights, if there are any.
+    pub fn with_averages<T>(
+        &mut self,
+        f: impl FnOnce(&Model) -> Result<T, TrainError>,
+    ) -> Result<T, TrainError> {
+        let Some(ema) = &mut self.ema else { return f(&self.model) };
+        ema.exchange().map_err(ModelError::from)?;
+        let result = f(&self.model);
+        ema.exchange().map_err(ModelError::from)?;
+        result
     }
 
     /// One update from `grad_accum` micro-batches.
@@ -81,12 +98,16 @@ impl Trainer {
             loss += micro.f_double_value(&[]).map_err(ModelError::from)?;
         }
         let grad_norm = self.optimizer.clip_gradients().map_err(ModelError::from)?;
+        let lr = schedule::lr(&self.config, self.step);
         if !(loss.is_finite() && grad_norm.is_finite()) {
-            let (step, lr) = (self.step + 1, self.optimizer.lr());
+            let step = self.step + 1;
             return Err(TrainError::Diverged { step, lr, loss, grad_norm });
         }
-        self.optimizer.step().map_err(ModelError::from)?;
+        self.optimizer.step(lr).map_err(ModelError::from)?;
         self.step += 1;
+        if let Some(ema) = &mut self.ema {
+            ema.update(self.step).map_err(ModelError::from)?;
+        }
         Ok(StepReport { loss, grad_norm })
     }
 }

@@ -4,13 +4,12 @@ use crate::common::{TestResult, values};
 use crate::models::{ids, small_models};
 use gateloop_nn::WeightKind;
 use gateloop_scan::Tolerance;
-use gateloop_transformer::checkpoint::{self, CheckpointError, RunProgress};
+use gateloop_transformer::checkpoint::{self, CheckpointError, RunProgress, TrainingState};
 use gateloop_transformer::config::{Config, ModelConfig};
 use gateloop_transformer::data::{Corpus, Split, WindowSampler};
 use gateloop_transformer::generate::{BatchGenerator, GenerateError, Generator, Sampler};
 use gateloop_transformer::model::{Model, ModelError};
 use gateloop_transformer::train::{TrainError, Trainer};
-use gateloop_transformer::weights::Tensors;
 use tch::{Device, Kind, Tensor};
 
 const ROUNDED: [WeightKind; 2] = [WeightKind::Bf16, WeightKind::Int8];
@@ -101,9 +100,9 @@ fn a_rounded_model_is_neither_trained_nor_saved_nor_rounded_again() -> TestResul
     let sampler = || -> Result<WindowSampler, Box<dyn std::error::Error>> {
         Ok(WindowSampler::new(&Corpus::open(&config.data)?, Split::Train, 16, 1)?)
     };
-    let progress = RunProgress { step: 1, time_s: 0.0, sampler: sampler()?.state() };
+    let progress = RunProgress::new(1, 0.0, sampler()?.state());
     let mut model = rounded(&config.model, WeightKind::Int8);
-    let saved = checkpoint::save(&path, &config, &progress, &model, &Tensors::default());
+    let saved = checkpoint::save(&path, &config, &progress, &model, &TrainingState::default());
     assert!(matches!(saved, Err(CheckpointError::Model(ModelError::Quantized { .. }))));
     assert!(!path.exists());
     let windows = ids(1, 9);

@@ -12,6 +12,7 @@ use super::Places;
 use crate::data::progress::Meter;
 use crate::data::unpack::Packing;
 use crate::data::{DataError, Progress};
+use crate::hex::hex;
 
 /// What the unpacked bytes must be.
 #[derive(Clone, Copy, Debug)]
@@ -169,13 +170,4 @@ impl Write for Checked<'_> {
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
-}
-
-/// Bytes in hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex_digit).collect()
-}
-
-fn hex_digit(nibble: u8) -> char {
-    char::from_digit(u32::from(nibble), 16).unwrap_or('?')
 }

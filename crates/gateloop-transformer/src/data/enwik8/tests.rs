@@ -19,7 +19,7 @@ impl Stage {
     fn new() -> Self {
         let bytes: Vec<u8> =
             (0..200_000_u32).map(|index| (index.wrapping_mul(index) >> 7) as u8).collect();
-        let sha256 = install::hex(&Sha256::digest(&bytes));
+        let sha256 = crate::hex::hex(&Sha256::digest(&bytes));
         let stage = Self { folder: tempfile::tempdir().unwrap(), bytes, sha256 };
         fs::create_dir(stage.path("data")).unwrap();
         stage
@@ -83,7 +83,7 @@ impl Stage {
 
 #[test]
 fn digests_are_lower_case_hexadecimal() {
-    assert_eq!(install::hex(&[0, 0x0f, 0xa9]), "000fa9");
+    assert_eq!(crate::hex::hex(&[0, 0x0f, 0xa9]), "000fa9");
     assert!(SHA256.len() == 64 && SHA256.bytes().all(|digit| digit.is_ascii_hexdigit()));
 }
 

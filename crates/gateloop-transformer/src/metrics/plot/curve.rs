@@ -2,10 +2,10 @@
 
 use std::f64::consts::LN_2;
 
-use super::Run;
+use super::{Axis, Run};
 use crate::metrics::Record;
 
-/// A step and a loss in bits per character.
+/// A place on the axis and a loss in bits per character.
 pub(super) type Point = (f64, f64);
 
 /// About one a pixel; more points only make the file large.
@@ -32,9 +32,9 @@ pub(super) struct Frame {
 
 impl Curve {
     /// `None` for a run that has no loss to show.
-    pub(super) fn of(run: &Run<'_>) -> Option<Self> {
-        let raw = points(run.records, "train/loss", LN_2.recip());
-        let valid = points(run.records, "valid/bpc", 1.0);
+    pub(super) fn of(run: &Run<'_>, axis: Axis) -> Option<Self> {
+        let raw = points(run.records, axis, "train/loss", LN_2.recip());
+        let valid = points(run.records, axis, "valid/bpc", 1.0);
         if raw.is_empty() && valid.is_empty() {
             return None;
         }
@@ -49,10 +49,11 @@ impl Curve {
     }
 }
 
-fn points(records: &[Record], key: &str, scale: f64) -> Vec<Point> {
+fn points(records: &[Record], axis: Axis, key: &str, scale: f64) -> Vec<Point> {
     let point =
-        |record: &Record| Some((record.step as f64, record.values.get(key).copied()? * scale));
-    records.iter().filter_map(point).filter(|(_, value)| value.is_finite()).collect()
+        |record: &Record| Some((axis.of(record)?, record.values.get(key).copied()? * scale));
+    let is_finite = |(at, value): &Point| at.is_finite() && value.is_finite();
+    records.iter().filter_map(point).filter(is_finite).collect()
 }
 
 /// Mean over up to `reach` neighbours on each side. At the start it takes as many before as after,

@@ -3,6 +3,7 @@
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
+use super::Axis;
 use super::curve::{Curve, Frame};
 
 const SIZE: (u32, u32) = (900, 540);
@@ -25,13 +26,13 @@ type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// The picture as text.
-pub(super) fn svg(curves: &[Curve], title: &str) -> Result<String, String> {
+pub(super) fn svg(curves: &[Curve], axis: Axis, title: &str) -> Result<String, String> {
     let mut text = String::new();
-    paint(&mut text, curves, title).map_err(|error| error.to_string())?;
+    paint(&mut text, curves, axis, title).map_err(|error| error.to_string())?;
     Ok(text)
 }
 
-fn paint(text: &mut String, curves: &[Curve], title: &str) -> Drawn {
+fn paint(text: &mut String, curves: &[Curve], axis: Axis, title: &str) -> Drawn {
     let root = SVGBackend::with_string(text, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let frame = Frame::around(curves);
@@ -49,7 +50,7 @@ fn paint(text: &mut String, curves: &[Curve], title: &str) -> Drawn {
         .axis_style(INK.mix(0.6))
         .x_labels(8)
         .y_labels(8)
-        .x_desc("step")
+        .x_desc(axis.title())
         .y_desc("bits per character")
         .x_label_formatter(&|step| step_label(*step))
         .y_label_formatter(&|bpc| format!("{bpc:.1}"))
@@ -114,7 +115,13 @@ fn label(name: &str, what: &str, last: f64) -> String {
     format!("{name}{space}{what}, last {last:.2}")
 }
 
-/// 20000 as `20k`, so that labels do not run into one another.
+/// 20000 as `20k` and 3000000 as `3M`, so that labels do not run into one another.
 fn step_label(step: f64) -> String {
-    if step >= 10_000.0 { format!("{}k", step / 1000.0) } else { format!("{step:.0}") }
+    if step >= 1_000_000.0 {
+        format!("{}M", step / 1e6)
+    } else if step >= 10_000.0 {
+        format!("{}k", step / 1e3)
+    } else {
+        format!("{step:.0}")
+    }
 }

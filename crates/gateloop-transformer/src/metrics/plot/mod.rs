@@ -18,7 +18,38 @@ pub struct Run<'a> {
     pub records: &'a [Record],
 }
 
-/// Draws training and validation loss in bits per character against the step.
+/// What a curve is drawn against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Axis {
+    /// Optimiser steps.
+    #[default]
+    Step,
+    /// Tokens learned from (`tokens`).
+    Tokens,
+    /// Seconds of training, over all parts of the run.
+    Time,
+}
+
+impl Axis {
+    /// Where a record stands; `None` for one from before its quantity was recorded.
+    fn of(self, record: &Record) -> Option<f64> {
+        match self {
+            Self::Step => Some(record.step as f64),
+            Self::Tokens => record.values.get("tokens").copied(),
+            Self::Time => Some(record.time_s),
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Step => "step",
+            Self::Tokens => "tokens",
+            Self::Time => "seconds",
+        }
+    }
+}
+
+/// Draws training and validation loss in bits per character against the step, the tokens or the time.
 ///
 /// The training loss (`train/loss`, nats) is a smoothed line over the faint raw one; validations
 /// (`valid/bpc`) are points. The first few steps, where the loss falls from 8 bits, may leave the
@@ -26,15 +57,16 @@ pub struct Run<'a> {
 /// error if that leaves none.
 pub fn loss_curve(
     runs: &[Run<'_>],
+    axis: Axis,
     title: &str,
     path: impl AsRef<Path>,
 ) -> Result<(), MetricsError> {
     let path = path.as_ref();
-    let curves: Vec<Curve> = runs.iter().filter_map(Curve::of).collect();
+    let curves: Vec<Curve> = runs.iter().filter_map(|run| Curve::of(run, axis)).collect();
     if curves.is_empty() {
         return Err(MetricsError::NothingToDraw { path: path.to_owned() });
     }
-    let svg = draw::svg(&curves, title)
+    let svg = draw::svg(&curves, axis, title)
         .map_err(|message| MetricsError::Draw { path: path.to_owned(), message })?;
     atomic::write(path, svg.as_bytes()).map_err(|source| MetricsError::Io {
         action: "write the picture of",
