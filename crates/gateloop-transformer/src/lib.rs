@@ -43,6 +43,7 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod evaluate;
 pub mod exchange;
 pub mod generate;
 mod hex;

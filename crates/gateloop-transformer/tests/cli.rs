@@ -106,6 +106,31 @@ fn generate_writes_the_text_alone() {
 }
 
 #[test]
+fn a_whole_split_is_evaluated_in_windows_or_with_the_state() {
+    let (run, folder) = (run_folder(), tempfile::tempdir().unwrap());
+    let picture = folder.path().join("positions.svg").display().to_string();
+    let head = ["eval", "--checkpoint", &run, "--whole"];
+    let eval = |more: &[&str]| {
+        let assert = gateloop(&head).args(more).assert().success().stderr(is_empty());
+        let line = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!((words[0], words[2]), ("valid/bpc", "+-"), "{line}");
+        assert!(line.contains("3999 bytes"), "{line}");
+        [words[1], words[3]].map(|number| number.parse::<f64>().unwrap())
+    };
+    let [windows, error] = eval(&["--positions", &picture]);
+    assert!(error > 0.0 && error < 1.0);
+    assert!(fs::read_to_string(&picture).unwrap().contains("bytes of context"));
+    // One window over everything is the state carried.
+    let [carried, _] = eval(&["--carry"]);
+    let [single, error] = eval(&["--seq-len", "4000"]);
+    assert!((carried - single).abs() < 2e-4 && error.is_nan(), "{carried} {single}");
+    let [strided, _] = eval(&["--stride", "16"]);
+    assert!([windows, strided].iter().all(|bpc| (bpc - carried).abs() < 0.5));
+    refused(&[&head[..], &["--stride", "64"]].concat(), &["--stride 64", "--seq-len 32"]);
+}
+
+#[test]
 fn runs_are_listed_and_drawn_together() {
     let folder = tempfile::tempdir().unwrap();
     let picture = folder.path().join("both.svg").display().to_string();

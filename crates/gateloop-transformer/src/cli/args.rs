@@ -205,8 +205,21 @@ pub struct EvalArgs {
     #[arg(long, default_value = "valid", value_parser = parse_split)]
     pub split: Split,
     /// Evenly spaced windows [default: train.validate_windows, what training validates on].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "whole", value_parser = clap::value_parser!(u64).range(1..))]
     pub windows: Option<u64>,
+    /// Predict every byte of the split but the first, and give the mean with its 95 % confidence interval.
+    #[arg(long)]
+    pub whole: bool,
+    /// With --whole: carry the state from window to window, so that a prediction knows all of the text before it.
+    #[arg(long, requires = "whole")]
+    pub carry: bool,
+    /// With --whole: begin a window every N bytes; what it shares with the one before is context only
+    /// [default: --seq-len, no overlap].
+    #[arg(long, value_name = "N", requires = "whole", conflicts_with = "carry", value_parser = clap::value_parser!(u64).range(1..))]
+    pub stride: Option<u64>,
+    /// With --whole: draw the mean by the place in the window. Does context help?
+    #[arg(long, value_name = "FILE", requires = "whole", conflicts_with_all = ["carry", "stride"])]
+    pub positions: Option<PathBuf>,
     /// Tokens of a window, which is also the longest context [default: train.seq_len].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub seq_len: Option<u64>,

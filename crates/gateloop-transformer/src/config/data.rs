@@ -13,7 +13,7 @@ use super::{ConfigError, suggest};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// `enwik8`, `synthetic:NAME` or the path of a file.
+    /// `enwik8`, `synthetic:NAME` or the path of a file or of a folder of files.
     pub source: Source,
     /// Bytes of the training split, from the start; unset: 90 %.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,8 +41,8 @@ pub enum Source {
     Enwik8,
     /// Generated data, the same on every machine.
     Synthetic(Synthetic),
-    /// A file of any bytes; `.gz` and `.zip` are unpacked in memory. Relative to the current
-    /// directory.
+    /// A file of any bytes, or a folder of them, one after the other; `.gz`, `.xz`, `.zst` and `.zip` are unpacked
+    /// in memory. Relative to the current directory.
     File(PathBuf),
 }
 

@@ -11,7 +11,7 @@ use memmap2::Mmap;
 
 use super::fingerprint::fingerprint;
 use super::unpack::Packing;
-use super::{DataError, Progress, Split, enwik8, synthetic};
+use super::{DataError, Progress, Split, enwik8, folder, synthetic};
 use crate::config::{DataConfig, Source};
 
 /// The bytes of a data source, cut into training, validation and test splits.
@@ -27,7 +27,7 @@ pub struct Corpus {
 }
 
 #[derive(Debug)]
-enum Bytes {
+pub(super) enum Bytes {
     Mapped(Mmap),
     Owned(Vec<u8>),
 }
@@ -52,6 +52,7 @@ impl Corpus {
                 let path = enwik8::fetch(&enwik8::Places::from_env(), Progress::Auto)?;
                 read(&path).map_err(|source| DataError::Open { path, source })?
             }
+            Source::File(path) if path.is_dir() => Bytes::Owned(folder::read(path)?),
             Source::File(path) => open_file(path)?,
             Source::Synthetic(kind) => {
                 let sizes = synthetic::Sizes::new(config.train_bytes, config.valid_bytes)?;
@@ -132,7 +133,7 @@ fn cuts(len: usize, config: &DataConfig, name: &str) -> Result<[usize; 2], DataE
     }
 }
 
-fn open_file(path: &Path) -> Result<Bytes, DataError> {
+pub(super) fn open_file(path: &Path) -> Result<Bytes, DataError> {
     let Some(packing) = Packing::of(path) else {
         return read(path).map_err(|source| DataError::Open { path: path.to_owned(), source });
     };

@@ -9,12 +9,18 @@ use super::Split;
 #[non_exhaustive]
 pub enum DataError {
     /// The file of `data.source` could not be read.
-    #[error("cannot read {}: {source}; `data.source` takes enwik8, synthetic:NAME or the path of a file, relative to the current directory", path.display())]
+    #[error("cannot read {}: {source}; `data.source` takes enwik8, synthetic:NAME or the path of a file or folder, relative to the current directory", path.display())]
     Open {
         /// The file asked for.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// A folder without a text.
+    #[error("there is nothing to read in the folder {}; `data.source` takes a folder of text files, packed or not", path.display())]
+    EmptyFolder {
+        /// The folder.
+        path: PathBuf,
     },
     /// A compressed file is damaged, or an archive holds no single file.
     #[error("cannot unpack {}: {source}; unpack it yourself and point `data.source` to the result", path.display())]

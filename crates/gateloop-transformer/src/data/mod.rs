@@ -25,6 +25,7 @@ mod draw;
 pub mod enwik8;
 mod error;
 mod fingerprint;
+mod folder;
 mod progress;
 mod split;
 mod synthetic;

@@ -253,13 +253,26 @@ impl Model {
     /// # Shapes
     /// - `ids`: Int64 [B, T], T >= 1; returns the logits after the last token, [B, V]
     pub fn prefill(&self, ids: &Tensor, state: &mut DecodeState) -> Result<Tensor, ModelError> {
+        self.logits(&self.read(ids, state)?.f_select(1, -1)?)
+    }
+
+    /// [`prefill`](Self::prefill) with the logits after every token.
+    ///
+    /// # Shapes
+    /// - `ids`: Int64 [B, T], T >= 1; returns [B, T, V]
+    pub fn prefill_all(&self, ids: &Tensor, state: &mut DecodeState) -> Result<Tensor, ModelError> {
+        self.logits(&self.read(ids, state)?)
+    }
+
+    /// The features after every token, [B, T, D].
+    fn read(&self, ids: &Tensor, state: &mut DecodeState) -> Result<Tensor, ModelError> {
         self.check_state(state)?;
         self.check_ids(ids, 2)?;
         let mut x = self.embed(ids)?;
         for (block, state) in self.blocks.iter().zip(&mut state.layers) {
             x = block.feed_forward.forward(&block.mixer.prefill(&x, state)?)?;
         }
-        self.logits(&x.f_select(1, -1)?)
+        Ok(x)
     }
 
     /// Reads one token of each sequence and moves `state` past it.

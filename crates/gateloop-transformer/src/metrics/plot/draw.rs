@@ -6,13 +6,13 @@ use plotters::prelude::*;
 use super::Axis;
 use super::curve::{Curve, Frame};
 
-const SIZE: (u32, u32) = (900, 540);
-const FONT: &str = "sans-serif";
-const INK: RGBColor = RGBColor(60, 60, 60);
-const GRID: RGBColor = RGBColor(228, 228, 228);
+pub(super) const SIZE: (u32, u32) = (900, 540);
+pub(super) const FONT: &str = "sans-serif";
+pub(super) const INK: RGBColor = RGBColor(60, 60, 60);
+pub(super) const GRID: RGBColor = RGBColor(228, 228, 228);
 
 /// Okabe and Ito's colours, which stay apart for the colour-blind.
-const PALETTE: [RGBColor; 7] = [
+pub(super) const PALETTE: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -23,7 +23,7 @@ const PALETTE: [RGBColor; 7] = [
 ];
 
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
-type Drawn = Result<(), Box<dyn std::error::Error>>;
+pub(super) type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// The picture as text.
 pub(super) fn svg(curves: &[Curve], axis: Axis, title: &str) -> Result<String, String> {

@@ -2,6 +2,7 @@
 
 mod curve;
 mod draw;
+mod position;
 
 use std::path::Path;
 
@@ -66,8 +67,20 @@ pub fn loss_curve(
     if curves.is_empty() {
         return Err(MetricsError::NothingToDraw { path: path.to_owned() });
     }
-    let svg = draw::svg(&curves, axis, title)
-        .map_err(|message| MetricsError::Draw { path: path.to_owned(), message })?;
+    write(path, draw::svg(&curves, axis, title))
+}
+
+/// Draws bits per character against the place in the window, on a logarithmic axis.
+pub fn by_position(
+    by_position: &[f64],
+    title: &str,
+    path: impl AsRef<Path>,
+) -> Result<(), MetricsError> {
+    write(path.as_ref(), position::svg(by_position, title))
+}
+
+fn write(path: &Path, svg: Result<String, String>) -> Result<(), MetricsError> {
+    let svg = svg.map_err(|message| MetricsError::Draw { path: path.to_owned(), message })?;
     atomic::write(path, svg.as_bytes()).map_err(|source| MetricsError::Io {
         action: "write the picture of",
         path: path.to_owned(),
