@@ -10,6 +10,7 @@ mod small_run;
 use common::{TestResult, values};
 use gateloop_transformer::checkpoint::{self, CheckpointFolder};
 use gateloop_transformer::config::Config;
+use gateloop_transformer::data::{Corpus, Split};
 use gateloop_transformer::metrics;
 use gateloop_transformer::model::Model;
 use gateloop_transformer::train::{
@@ -18,7 +19,7 @@ use gateloop_transformer::train::{
 };
 use std::fs;
 use std::path::Path;
-use tch::Device;
+use tch::{Device, Tensor};
 
 fn small_run(overrides: &[&str]) -> Config {
     // Tests run beside each other; threads that spin for work would only get in the others' way.
@@ -158,6 +159,43 @@ fn a_run_with_everything_on_is_bit_for_bit_the_one_that_was_interrupted() -> Tes
     let rates: Vec<f64> = values(&whole).iter().map(|record| record.values["lr"]).collect();
     assert_eq!(rates[..2], [0.5e-3, 1e-3]);
     assert!(rates[2..].is_sorted_by(|a, b| a >= b) && rates[5] < rates[3], "{rates:?}");
+    Ok(())
+}
+
+#[test]
+fn carried_states_go_on_from_window_to_window_and_over_a_resumption() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let at = |name: &str| folder.path().join(name);
+    let sequential = ["train.window_order=sequential", "train.lr=1e-9"];
+    let carry = [&sequential[..], &["train.carry_state=true"]].concat();
+    train(&at("carried"), &small_run(&carry))?;
+    train(&at("forgetful"), &small_run(&sequential))?;
+    let (carried, forgetful) = (losses(&at("carried")), losses(&at("forgetful")));
+    // The first windows have nothing before them.
+    assert!((carried[0].1 - forgetful[0].1).abs() < 1e-5);
+    // The weights stand still, so the losses are those of one window over everything that was read.
+    let config = small_run(&carry);
+    let corpus = Corpus::open(&config.data)?;
+    let model = Model::seeded(&config.model, Device::Cpu, config.train.seed)?;
+    let bytes = corpus.split(Split::Train);
+    let (stretch, len) = (bytes.len() / 4, 6 * 32);
+    let windows: Vec<i64> = (0..4)
+        .flat_map(|stream| bytes[stream * stretch..][..=len].iter().copied().map(i64::from))
+        .collect();
+    let windows = Tensor::from_slice(&windows).view([4, len as i64 + 1]);
+    let whole = tch::no_grad(|| model.loss(&windows))?.double_value(&[]);
+    let mean = carried.iter().map(|(_, loss)| loss).sum::<f64>() / 6.0;
+    let forgetful = forgetful.iter().map(|(_, loss)| loss).sum::<f64>() / 6.0;
+    assert!((whole - mean).abs() * 20.0 < (whole - forgetful).abs(), "{whole} {mean} {forgetful}");
+
+    let interrupt = Interrupt::default();
+    let parts = at("parts");
+    Run::start(&parts, &config, ExistingFolder::Keep)?
+        .train(&mut StopAt(2, interrupt.clone()), &interrupt)?;
+    Run::resume(&parts, &config, ChangedData::Refuse, &mut Quiet)?
+        .train(&mut Quiet, &Interrupt::default())?;
+    assert_eq!(losses(&parts), carried);
+    assert_eq!(everything(&parts, 6), everything(&at("carried"), 6));
     Ok(())
 }
 

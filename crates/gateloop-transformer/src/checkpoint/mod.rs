@@ -122,6 +122,8 @@ pub struct TrainingState {
     pub optimizer: Tensors,
     /// The averages of the weights by the names of these; none if there are none.
     pub averages: Tensors,
+    /// The states that go on to the next windows by name; none if none do.
+    pub carried: Tensors,
 }
 
 /// An opened checkpoint.
@@ -135,6 +137,8 @@ pub struct Checkpoint {
 const CONFIG_KEY: &str = "gateloop.config";
 const PROGRESS_KEY: &str = "gateloop.progress";
 const REVISION_KEY: &str = "gateloop.revision";
+/// Before the names of states that are carried from window to window.
+pub(crate) const CARRIED_PREFIX: &str = "carried.";
 /// Before the names of averaged weights.
 pub(crate) const AVERAGE_PREFIX: &str = "ema.";
 /// Before the names of the optimiser's tensors.
@@ -195,15 +199,25 @@ impl Checkpoint {
 
     /// The averages of the weights by the names of these; none if training made none.
     pub fn averages(&self) -> Result<Tensors, CheckpointError> {
+        self.tensors_after(AVERAGE_PREFIX)
+    }
+
+    /// The states that go on to the next windows by name; none if none do.
+    pub fn carried(&self) -> Result<Tensors, CheckpointError> {
+        self.tensors_after(CARRIED_PREFIX)
+    }
+
+    /// The tensors whose names begin with a prefix, by what follows it.
+    fn tensors_after(&self, prefix: &str) -> Result<Tensors, CheckpointError> {
         self.file
-            .tensors(|name| name.strip_prefix(AVERAGE_PREFIX).map(str::to_owned))
+            .tensors(|name| name.strip_prefix(prefix).map(str::to_owned))
             .map_err(|source| self.weights_error(source))
     }
 
     /// Copies the weights that training goes on from into a model; they must agree in every name and
     /// shape.
     pub fn load_model(&self, model: &Model) -> Result<(), CheckpointError> {
-        let others = [OPTIMIZER_PREFIX, AVERAGE_PREFIX];
+        let others = [OPTIMIZER_PREFIX, AVERAGE_PREFIX, CARRIED_PREFIX];
         let is_weight = |name: &str| !others.iter().any(|prefix| name.starts_with(prefix));
         let wanted = |name: &str| is_weight(name).then(|| name.to_owned());
         self.file
@@ -214,9 +228,7 @@ impl Checkpoint {
 
     /// The optimiser's moments, by the names that the optimiser gave them.
     pub fn optimizer_tensors(&self) -> Result<Tensors, CheckpointError> {
-        self.file
-            .tensors(|name| name.strip_prefix(OPTIMIZER_PREFIX).map(str::to_owned))
-            .map_err(|source| self.weights_error(source))
+        self.tensors_after(OPTIMIZER_PREFIX)
     }
 
     fn weights_error(&self, source: WeightsError) -> CheckpointError {
@@ -246,8 +258,12 @@ pub fn save(
     // Rounded weights never take the place of trained ones.
     model.check_trainable()?;
     let mut tensors = model.parameters();
-    for (prefix, list) in [(OPTIMIZER_PREFIX, &state.optimizer), (AVERAGE_PREFIX, &state.averages)]
-    {
+    let lists = [
+        (OPTIMIZER_PREFIX, &state.optimizer),
+        (AVERAGE_PREFIX, &state.averages),
+        (CARRIED_PREFIX, &state.carried),
+    ];
+    for (prefix, list) in lists {
         tensors.extend(list.iter().map(|(name, t)| (format!("{prefix}{name}"), t.shallow_clone())));
     }
     let progress = serde_json::to_string(progress).map_err(|e| CheckpointError::Metadata {

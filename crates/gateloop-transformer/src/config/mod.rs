@@ -37,6 +37,7 @@ pub use generate::GenerateConfig;
 pub use model::ModelConfig;
 pub use options::{
     FormVariant, GeluVariant, LayerKind, RelPosVariant, RmsNormVariant, Schedule, WeightsVariant,
+    WindowOrder,
 };
 pub use train::TrainConfig;
 
@@ -81,6 +82,15 @@ impl Config {
         self.model.validate()?;
         self.data.validate()?;
         self.train.validate()?;
+        if self.train.carry_state && self.model.has(LayerKind::Attention) {
+            let by_layers = !self.model.layers.is_empty();
+            let option = if by_layers { "layers" } else { "use_gate_looped_attn" };
+            return Err(ConfigError::Contradiction {
+                first: "train.carry_state = true".to_owned(),
+                second: format!("model.{option} = {}", self.model.entry(option)),
+                problem: "the state of full attention grows with every window; leave one out",
+            });
+        }
         self.generate.validate()
     }
 

@@ -16,6 +16,18 @@ pub enum LayerKind {
     SimpleGateLoop,
 }
 
+/// `window_order`: which windows of the data are learned from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowOrder {
+    /// `random`: drawn anew each time, as the reference does.
+    #[default]
+    Random,
+    /// `sequential`: the data is cut into as many stretches as a step has windows, and each is read from its
+    /// beginning to its end, over and over.
+    Sequential,
+}
+
 /// `schedule`: how the learning rate goes on after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

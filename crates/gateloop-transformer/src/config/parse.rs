@@ -45,6 +45,8 @@ pub(super) const SECTIONS: [(&str, &[&str]); 4] = [
             "batch_size",
             "seq_len",
             "grad_accum",
+            "window_order",
+            "carry_state",
             "lr",
             "schedule",
             "warmup_steps",

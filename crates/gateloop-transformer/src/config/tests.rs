@@ -80,6 +80,18 @@ fn options_that_contradict_each_other_are_both_named() {
             ["train.warmup_steps = 400", "train.steps = 400"],
         ),
         (
+            &["train.carry_state=true"],
+            ["train.carry_state = true", "train.window_order = \"random\""],
+        ),
+        (
+            &[
+                "train.carry_state=true",
+                "train.window_order=sequential",
+                "model.layers=[\"attention\"]",
+            ],
+            ["train.carry_state = true", "model.layers = [attention]"],
+        ),
+        (
             &["generate.top_k=5", "generate.filter_thres=0.5"],
             ["generate.top_k = 5", "generate.filter_thres = 0.5"],
         ),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::check::{check, fraction, positive, seed};
-use super::{ConfigError, Schedule};
+use super::{ConfigError, Schedule, WindowOrder};
 
 /// How a model is trained; the defaults are those of the reference's training script.
 ///
@@ -20,6 +20,12 @@ pub struct TrainConfig {
     pub seq_len: usize,
     /// Micro-batches whose gradients make one step.
     pub grad_accum: usize,
+    /// Which windows a step learns from.
+    pub window_order: WindowOrder,
+    /// Whether the state goes from a window to the next of its stretch (truncated backpropagation through time):
+    /// what was read before is known, and gradients end where a window begins. Needs sequential windows and layers
+    /// whose state does not grow.
+    pub carry_state: bool,
     /// Learning rate, the highest of the schedule.
     pub lr: f64,
     /// How it goes on after the warm-up.
@@ -76,6 +82,8 @@ impl Default for TrainConfig {
             batch_size: 4,
             seq_len: 256,
             grad_accum: 4,
+            window_order: WindowOrder::Random,
+            carry_state: false,
             lr: 1e-4,
             schedule: Schedule::Constant,
             warmup_steps: 0,
@@ -129,6 +137,13 @@ impl TrainConfig {
         count("train.checkpoint_every", self.checkpoint_every)?;
         count("train.sample_every", self.sample_every)?;
         count("train.keep_checkpoints", self.keep_checkpoints as u64)?;
+        if self.carry_state && self.window_order == WindowOrder::Random {
+            return Err(ConfigError::Contradiction {
+                first: "train.carry_state = true".to_owned(),
+                second: "train.window_order = \"random\"".to_owned(),
+                problem: "windows that do not follow one another have no state to hand on; take \"sequential\"",
+            });
+        }
         check(self.threads <= 1024, "train.threads", self.threads, "0 to 1024")?;
         let device = self.device.as_str();
         let known = matches!(device, "auto" | "cpu" | "cuda")

@@ -105,6 +105,20 @@ pub enum DataError {
         /// The length of one window.
         needed: usize,
     },
+    /// Stretches of a split that do not hold one window each.
+    #[error(
+        "the {split} split has {len} bytes, but {streams} stretches of it (train.batch_size x train.grad_accum) take {needed} to hold a window each; lower one of these or `train.seq_len`, or use a larger file"
+    )]
+    StretchesTooShort {
+        /// The split.
+        split: Split,
+        /// Its length.
+        len: usize,
+        /// The number of stretches.
+        streams: usize,
+        /// The least length.
+        needed: usize,
+    },
     /// A byte that the model has no token for.
     #[error(
         "byte {byte} at offset {offset} of {source_name} is outside the vocabulary of {num_tokens} tokens; set `model.num_tokens` to {} or more (256 takes any byte)",

@@ -36,7 +36,7 @@ pub use corpus::Corpus;
 pub use error::DataError;
 pub use progress::Progress;
 pub use split::Split;
-pub use windows::{Batch, SamplerState, WindowSampler, fixed_windows};
+pub use windows::{Batch, SamplerState, StreamSampler, WindowSampler, fixed_windows};
 
 #[cfg(test)]
 mod tests;

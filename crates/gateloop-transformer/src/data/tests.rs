@@ -195,6 +195,36 @@ fn a_restored_sampler_goes_on_exactly() {
 }
 
 #[test]
+fn streams_are_read_from_end_to_end_and_begin_again() {
+    let (_folder, corpus) = counting_corpus();
+    // Three stretches of 300 bytes: (300 - 1) / 16 = 18 windows.
+    let sampler = || StreamSampler::new(&corpus, Split::Train, 16, 3, 1).unwrap();
+    let mut streams = sampler();
+    let bytes = corpus.split(Split::Train);
+    for round in 0..2 {
+        for window in 0..18 {
+            for first in [0, 1, 2] {
+                let (batch, begins) = streams.next_batch(1);
+                assert_eq!(begins, window == 0, "round {round}");
+                let start = first * 300 + window * 16;
+                let expected: Vec<i64> =
+                    bytes[start..start + 17].iter().copied().map(i64::from).collect();
+                assert_eq!(batch.ids, expected);
+            }
+        }
+    }
+    // In batches, and from any position.
+    let mut batches = sampler();
+    let all: Vec<Batch> = (0..5).map(|_| batches.next_batch(3).0).collect();
+    assert_eq!((all[0].batch, all[0].window_len), (3, 17));
+    let mut resumed = sampler();
+    resumed.restore(SamplerState { seed: 1, drawn: 9 });
+    assert_eq!(resumed.next_batch(3).0, all[3]);
+    let error = message(StreamSampler::new(&corpus, Split::Valid, 16, 3, 1));
+    assert!(error.contains("train.batch_size") && error.contains("51"), "{error}");
+}
+
+#[test]
 fn random_windows_reach_both_ends_of_the_split() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(folder.path(), "tiny", &(0..40).collect::<Vec<u8>>());

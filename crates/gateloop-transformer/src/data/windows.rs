@@ -112,6 +112,67 @@ impl WindowSampler {
     }
 }
 
+/// Reads a split in stretches, each window of a stretch after the one before.
+///
+/// A split is cut into `streams` stretches of one length. A batch has the next window of some of them, in turn; after
+/// the last window of the stretches all begin again.
+#[derive(Clone, Debug)]
+pub struct StreamSampler {
+    corpus: Corpus,
+    split: Split,
+    seq_len: usize,
+    streams: usize,
+    /// Windows of a stretch.
+    windows: usize,
+    state: SamplerState,
+}
+
+impl StreamSampler {
+    /// A sampler of windows of `seq_len + 1` bytes; errs if a stretch does not hold one.
+    pub fn new(
+        corpus: &Corpus,
+        split: Split,
+        seq_len: usize,
+        streams: usize,
+        seed: u64,
+    ) -> Result<Self, DataError> {
+        let (streams, seq_len) = (streams.max(1), seq_len.max(1));
+        let len = corpus.split(split).len();
+        // A window predicts the first byte of the next one, so all but the last byte are begun with.
+        let windows = (len / streams).saturating_sub(1) / seq_len;
+        if windows == 0 {
+            let needed = streams.saturating_mul(seq_len.saturating_add(1));
+            return Err(DataError::StretchesTooShort { split, len, streams, needed });
+        }
+        let state = SamplerState { seed, drawn: 0 };
+        Ok(Self { corpus: corpus.clone(), split, seq_len, streams, windows, state })
+    }
+
+    /// The next window of the next `batch` streams, and whether they begin their stretches.
+    pub fn next_batch(&mut self, batch: usize) -> (Batch, bool) {
+        let streams = self.streams as u64;
+        let first = (self.state.drawn % streams) as usize;
+        let window = ((self.state.drawn / streams) % self.windows as u64) as usize;
+        let bytes = self.corpus.split(self.split);
+        let stretch = bytes.len() / self.streams;
+        let starts = (first..first + batch)
+            .map(|stream| stream % self.streams * stretch + window * self.seq_len);
+        let gathered = Batch::gather(bytes, starts, self.seq_len + 1);
+        self.state.drawn = self.state.drawn.wrapping_add(batch as u64);
+        (gathered, window == 0)
+    }
+
+    /// The position, to go on from later.
+    pub fn state(&self) -> SamplerState {
+        self.state
+    }
+
+    /// Goes on exactly where the sampler was that gave this state.
+    pub fn restore(&mut self, state: SamplerState) {
+        self.state = state;
+    }
+}
+
 /// `count` windows of `seq_len + 1` bytes, evenly spaced from the first to the last of a split.
 ///
 /// They depend on nothing else, so every validation of every run sees the same ones.

@@ -77,11 +77,19 @@ impl LayerState {
 
     /// Every row `count` times; nothing to repeat before the first token.
     pub(super) fn repeated(self, count: i64) -> Result<Self, TchError> {
-        let rows = |x: &Tensor| {
+        self.map(|x| {
             let mut repeats = vec![1; x.dim()];
             repeats[0] = count;
             x.f_repeat(repeats)
-        };
+        })
+    }
+
+    /// The same numbers, through which no gradient goes.
+    pub(super) fn detached(self) -> Result<Self, TchError> {
+        self.map(Tensor::f_detach)
+    }
+
+    fn map(self, rows: impl Fn(&Tensor) -> Result<Tensor, TchError>) -> Result<Self, TchError> {
         Ok(match self {
             Self::GateLoop(state) => Self::GateLoop(match state.tensor() {
                 Some(tensor) => GateLoopState::from_tensor(rows(tensor)?),

@@ -61,6 +61,12 @@ impl DecodeState {
         &self.layers
     }
 
+    /// The same state, through which no gradient goes back.
+    pub fn detached(self) -> Result<Self, ModelError> {
+        let layers = self.layers.into_iter().map(LayerState::detached);
+        Ok(Self { layers: layers.collect::<Result<_, _>>()? })
+    }
+
     /// The tensors of all layers by name, all of them real: `LAYER.state.complex` [.., 2], `LAYER.state`,
     /// `LAYER.keys`, `LAYER.values`. None before the first token.
     pub fn tensors(&self) -> Result<Tensors, ModelError> {
@@ -200,6 +206,29 @@ impl Model {
 
     /// [`loss`](Self::loss) with ablations for this call.
     pub fn loss_with(&self, windows: &Tensor, ablation: Ablation) -> Result<Tensor, ModelError> {
+        self.check_windows(windows)?;
+        let logits = self.run(&windows.f_narrow(1, 0, windows.size()[1] - 1)?, ablation)?;
+        self.cross_entropy(&logits, windows)
+    }
+
+    /// [`loss`](Self::loss) of windows that go on from `state`, which is moved past the tokens that are read. The
+    /// gradient goes back into `state`, unless it is [`detached`](DecodeState::detached).
+    ///
+    /// # Shapes
+    /// - `windows`: Int64 [B, T + 1], T >= 1; returns a scalar
+    pub fn loss_from(
+        &self,
+        windows: &Tensor,
+        state: &mut DecodeState,
+    ) -> Result<Tensor, ModelError> {
+        self.check_windows(windows)?;
+        let len = windows.size()[1];
+        let logits = self.prefill_all(&windows.f_narrow(1, 0, len - 1)?, state)?;
+        self.cross_entropy(&logits, windows)
+    }
+
+    /// Refuses what is no matrix of windows, and weights that cannot be trained where gradients are recorded.
+    fn check_windows(&self, windows: &Tensor) -> Result<(), ModelError> {
         if gradients_are_recorded() {
             self.check_trainable()?;
         }
@@ -207,9 +236,12 @@ impl Model {
         if len < 2 {
             return Err(ids_error(windows, "[B, T + 1] with T at least 1"));
         }
-        self.check_ids(windows, 2)?;
-        let logits = self.run(&windows.f_narrow(1, 0, len - 1)?, ablation)?;
-        let targets = windows.f_narrow(1, 1, len - 1)?.f_reshape([-1])?;
+        self.check_ids(windows, 2)
+    }
+
+    /// Of logits [B, T, V] for all but the first token of windows [B, T + 1].
+    fn cross_entropy(&self, logits: &Tensor, windows: &Tensor) -> Result<Tensor, ModelError> {
+        let targets = windows.f_narrow(1, 1, windows.size()[1] - 1)?.f_reshape([-1])?;
         let logits = logits.f_reshape([-1, self.config.num_tokens as i64])?;
         Ok(logits.f_cross_entropy_loss(&targets, None::<Tensor>, Reduction::Mean, -100, 0.0)?)
     }

@@ -5,6 +5,7 @@
 
 mod ema;
 mod error;
+mod feed;
 mod interrupt;
 mod lock;
 mod observer;
@@ -15,6 +16,7 @@ mod schedule;
 mod trainer;
 
 pub use error::TrainError;
+pub use feed::Windows;
 pub use interrupt::Interrupt;
 pub use observer::{Observer, Quiet, Tick};
 pub use optimizer::Optimizer;

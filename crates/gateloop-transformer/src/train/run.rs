@@ -3,10 +3,10 @@
 use super::ema::Ema;
 use super::lock::FolderLock;
 use super::trainer::bits_per_character;
-use super::{ExistingFolder, Interrupt, Observer, RunFolder, Tick, TrainError, Trainer};
+use super::{ExistingFolder, Interrupt, Observer, RunFolder, Tick, TrainError, Trainer, Windows};
 use crate::checkpoint::{self, Best, Checkpoint, CheckpointError, RunProgress, TrainingState};
-use crate::config::Config;
-use crate::data::{Batch, Corpus, Split, WindowSampler, fixed_windows};
+use crate::config::{Config, WindowOrder};
+use crate::data::{Batch, Corpus, Split, StreamSampler, WindowSampler, fixed_windows};
 use crate::device::device;
 use crate::generate::{self, Generator, Sampler};
 use crate::metrics::{self, EventWriter, MetricsError, MetricsWriter, Record, plot};
@@ -310,7 +310,7 @@ impl Run {
         let progress = RunProgress {
             step,
             time_s: self.time_s(),
-            sampler: self.trainer.sampler.state(),
+            sampler: self.trainer.feed.windows.state(),
             valid_bpc,
             best: self.best,
             data: Some(self.fingerprint.clone()),
@@ -320,6 +320,7 @@ impl Run {
         let state = TrainingState {
             optimizer: self.trainer.optimizer.state(),
             averages: self.trainer.ema.as_ref().map(Ema::state).unwrap_or_default(),
+            carried: self.trainer.feed.carried()?,
         };
         checkpoint::save(&path, &self.config, &progress, self.trainer.model(), &state)?;
         self.checkpointed = Some((step, path));
@@ -385,12 +386,19 @@ impl Prepared {
         let train = &config.train;
         let corpus = Corpus::open(&config.data)?;
         corpus.check_vocabulary(config.model.num_tokens)?;
-        let sampler = WindowSampler::new(&corpus, Split::Train, train.seq_len, train.seed)?;
+        let (split, seq_len, seed) = (Split::Train, train.seq_len, train.seed);
+        let windows: Windows = match train.window_order {
+            WindowOrder::Random => WindowSampler::new(&corpus, split, seq_len, seed)?.into(),
+            WindowOrder::Sequential => {
+                let streams = train.batch_size.saturating_mul(train.grad_accum);
+                StreamSampler::new(&corpus, split, seq_len, streams, seed)?.into()
+            }
+        };
         let valid_windows = (train.validate_every > 0)
             .then(|| fixed_windows(&corpus, Split::Valid, train.validate_windows, train.seq_len))
             .transpose()?;
         let model = Model::seeded(&config.model, device(&train.device)?, train.seed)?;
-        let trainer = Trainer::new(model, sampler, train)?;
+        let trainer = Trainer::new(model, windows, train)?;
         Ok(Self { fingerprint: corpus.fingerprint(), corpus, valid_windows, trainer })
     }
 
@@ -440,7 +448,8 @@ impl Prepared {
             }
             None => {}
         }
-        trainer.sampler.restore(checkpoint.progress().sampler);
+        trainer.feed.windows.restore(checkpoint.progress().sampler);
+        trainer.feed.restore(&trainer.model, &checkpoint.carried()?)?;
         trainer.step = checkpoint.progress().step;
         Ok(())
     }

@@ -1,14 +1,15 @@
 //! One step of training after another, without files or terminals.
 
 use super::ema::Ema;
+use super::feed::{Feed, Windows, to_tensor};
 use super::{Optimizer, TrainError, schedule};
 use crate::config::TrainConfig;
-use crate::data::{Batch, WindowSampler};
+use crate::data::Batch;
 use crate::device::DeviceError;
 use crate::model::{Model, ModelError};
 use gateloop_nn::cuda::Autocast;
 use std::f64::consts::LN_2;
-use tch::{Device, Tensor};
+use tch::Device;
 
 /// A model, its optimiser and its stream of data.
 #[derive(Debug)]
@@ -16,7 +17,7 @@ pub struct Trainer {
     pub(super) model: Model,
     pub(super) optimizer: Optimizer,
     pub(super) ema: Option<Ema>,
-    pub(super) sampler: WindowSampler,
+    pub(super) feed: Feed,
     config: TrainConfig,
     pub(super) step: u64,
 }
@@ -31,10 +32,12 @@ pub struct StepReport {
 }
 
 impl Trainer {
-    /// Starts at step 0.
+    /// Starts at step 0, on the windows of a [`WindowSampler`](crate::data::WindowSampler) or a
+    /// [`StreamSampler`](crate::data::StreamSampler) of `batch_size` x `grad_accum` streams. States are carried only
+    /// between the windows of the latter.
     pub fn new(
         model: Model,
-        sampler: WindowSampler,
+        windows: impl Into<Windows>,
         config: &TrainConfig,
     ) -> Result<Self, TrainError> {
         if config.precision == "bf16" && !matches!(model.device(), Device::Cuda(_)) {
@@ -45,7 +48,8 @@ impl Trainer {
         let optimizer = Optimizer::new(&parameters, config).map_err(ModelError::from)?;
         let ema = (config.ema_decay > 0.0).then(|| Ema::new(&parameters, config.ema_decay));
         let ema = ema.transpose().map_err(ModelError::from)?;
-        Ok(Self { model, optimizer, ema, sampler, config: config.clone(), step: 0 })
+        let feed = Feed::new(windows.into(), config.carry_state.then_some(config.grad_accum));
+        Ok(Self { model, optimizer, ema, feed, config: config.clone(), step: 0 })
     }
 
     fn is_bf16(&self) -> bool {
@@ -87,11 +91,10 @@ impl Trainer {
         self.optimizer.clear_gradients().map_err(ModelError::from)?;
         let micro_batches = self.config.grad_accum;
         let mut loss = 0.0;
-        for _ in 0..micro_batches {
-            let batch = self.sampler.next_batch(self.config.batch_size);
+        for micro in 0..micro_batches {
             let micro = {
                 let _autocast = self.is_bf16().then(Autocast::bf16);
-                self.model.loss(&to_tensor(&batch, &self.model)?)?
+                self.feed.loss(&self.model, micro, self.config.batch_size)?
             };
             let micro = micro.f_div_scalar(micro_batches as f64).map_err(ModelError::from)?;
             micro.f_backward().map_err(ModelError::from)?;
@@ -123,11 +126,4 @@ pub fn bits_per_character(model: &Model, windows: &Batch, rows: usize) -> Result
         }
         Ok(nats / tokens / LN_2)
     })
-}
-
-/// Int64 [batch, `window_len`] on the model's device.
-fn to_tensor(batch: &Batch, model: &Model) -> Result<Tensor, ModelError> {
-    Ok(Tensor::f_from_slice(&batch.ids)?
-        .f_view([batch.batch as i64, batch.window_len as i64])?
-        .f_to_device(model.device())?)
 }
