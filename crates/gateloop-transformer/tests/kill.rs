@@ -23,8 +23,10 @@ use tch::Device;
 /// Kills in all, over as many runs as it takes.
 const KILLS: usize = 50;
 const STEPS: u64 = 40;
-/// A process is killed after less than this: some are still loading their libraries, some are done.
-const LONGEST_MS: u64 = 900;
+/// Some processes are killed after less than this, whatever they are doing: most are loading their libraries.
+const EARLY_MS: u64 = 300;
+/// The others are killed less than this after a step of theirs: computing, recording, writing a checkpoint.
+const LATE_MS: u64 = 60;
 
 fn train(folder: &Path, run: &str, resume: bool) -> Child {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("gateloop"));
@@ -37,6 +39,21 @@ fn train(folder: &Path, run: &str, resume: bool) -> Child {
     // Tests run beside each other; threads that spin for work would only get in the others' way.
     command.current_dir(folder).env("OMP_NUM_THREADS", "1").stdout(Stdio::null());
     command.stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits until the process has written a checkpoint, or has ended.
+fn wait_for_a_step(run: &Path, child: &mut Child) {
+    let newest = || {
+        let files = fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
+        files
+            .map(|file| file.file_name())
+            .filter(|name| name.as_encoded_bytes().starts_with(b"step-"))
+            .max()
+    };
+    let before = newest();
+    while newest() == before && matches!(child.try_wait(), Ok(None)) {
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Every number of the last checkpoint by name, and every recorded loss by step.
@@ -75,7 +92,12 @@ fn a_run_that_is_killed_again_and_again_is_the_one_that_was_left_alone() -> Test
         loop {
             let mut child = train(at, &name, run.join("config.toml").is_file());
             if kills < KILLS {
-                thread::sleep(Duration::from_millis(rng.random_range(0..LONGEST_MS)));
+                if rng.random_bool(0.3) {
+                    thread::sleep(Duration::from_millis(rng.random_range(0..EARLY_MS)));
+                } else {
+                    wait_for_a_step(&run, &mut child);
+                    thread::sleep(Duration::from_millis(rng.random_range(0..LATE_MS)));
+                }
                 // It may have ended by itself.
                 let _ = child.kill();
             }

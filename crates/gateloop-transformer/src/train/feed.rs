@@ -1,5 +1,6 @@
 //! What a trainer learns from: windows, and the states that go with them.
 
+use super::prefetch::Prefetch;
 use crate::data::{Batch, SamplerState, StreamSampler, WindowSampler};
 use crate::model::{DecodeState, Model, ModelError};
 use crate::weights::Tensors;
@@ -29,7 +30,7 @@ impl From<StreamSampler> for Windows {
 
 impl Windows {
     /// The next windows, and whether they have nothing before them.
-    fn next_batch(&mut self, batch: usize) -> (Batch, bool) {
+    pub(super) fn next_batch(&mut self, batch: usize) -> (Batch, bool) {
         match self {
             Self::Random(sampler) => (sampler.next_batch(batch), true),
             Self::Sequential(sampler) => sampler.next_batch(batch),
@@ -54,31 +55,28 @@ impl Windows {
 /// Windows with the states that are carried between them.
 #[derive(Debug)]
 pub(super) struct Feed {
-    pub(super) windows: Windows,
+    pub(super) windows: Prefetch,
+    batch: usize,
     /// After the last window of each micro-batch of a step; none if no state is carried.
     states: Option<Vec<Option<DecodeState>>>,
 }
 
 impl Feed {
-    /// States are carried for `carried` micro-batches, if that is asked for.
-    pub(super) fn new(windows: Windows, carried: Option<usize>) -> Self {
-        Self { windows, states: carried.map(|n| (0..n).map(|_| None).collect()) }
+    /// Batches of `batch` windows; states are carried for `carried` micro-batches, if that is asked for.
+    pub(super) fn new(windows: Windows, batch: usize, carried: Option<usize>) -> Self {
+        let states = carried.map(|n| (0..n).map(|_| None).collect());
+        Self { windows: Prefetch::new(windows, batch), batch, states }
     }
 
     /// The loss of the next windows, `micro` of this step.
-    pub(super) fn loss(
-        &mut self,
-        model: &Model,
-        micro: usize,
-        batch: usize,
-    ) -> Result<Tensor, ModelError> {
-        let (windows, begins) = self.windows.next_batch(batch);
+    pub(super) fn loss(&mut self, model: &Model, micro: usize) -> Result<Tensor, ModelError> {
+        let (windows, begins) = self.windows.next_batch();
         let windows = to_tensor(&windows, model)?;
         let Some(place) = self.states.as_mut().and_then(|states| states.get_mut(micro)) else {
             return model.loss(&windows);
         };
         let before = place.take().filter(|_| !begins);
-        let mut state = before.unwrap_or_else(|| model.initial_state(batch as i64));
+        let mut state = before.unwrap_or_else(|| model.initial_state(self.batch as i64));
         let loss = model.loss_from(&windows, &mut state)?;
         *place = Some(state.detached()?);
         Ok(loss)

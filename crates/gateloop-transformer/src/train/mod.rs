@@ -10,6 +10,7 @@ mod interrupt;
 mod lock;
 mod observer;
 mod optimizer;
+mod prefetch;
 mod run;
 mod run_folder;
 mod schedule;

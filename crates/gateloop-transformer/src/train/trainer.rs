@@ -48,7 +48,8 @@ impl Trainer {
         let optimizer = Optimizer::new(&parameters, config).map_err(ModelError::from)?;
         let ema = (config.ema_decay > 0.0).then(|| Ema::new(&parameters, config.ema_decay));
         let ema = ema.transpose().map_err(ModelError::from)?;
-        let feed = Feed::new(windows.into(), config.carry_state.then_some(config.grad_accum));
+        let carried = config.carry_state.then_some(config.grad_accum);
+        let feed = Feed::new(windows.into(), config.batch_size, carried);
         Ok(Self { model, optimizer, ema, feed, config: config.clone(), step: 0 })
     }
 
@@ -94,7 +95,7 @@ impl Trainer {
         for micro in 0..micro_batches {
             let micro = {
                 let _autocast = self.is_bf16().then(Autocast::bf16);
-                self.feed.loss(&self.model, micro, self.config.batch_size)?
+                self.feed.loss(&self.model, micro)?
             };
             let micro = micro.f_div_scalar(micro_batches as f64).map_err(ModelError::from)?;
             micro.f_backward().map_err(ModelError::from)?;
