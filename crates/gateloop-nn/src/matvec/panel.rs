@@ -1,8 +1,8 @@
 //! Products with a few dozen rows, bound by arithmetic: a panel of weights stays in the first-level cache
 //! while all rows of x pass by it.
 //!
-//! A matrix product that packs both operands, as libtorch's does, spends as long on packing the weights as
-//! on multiplying so few rows with them. Here x is read where it lies, and a panel of weights is widened
+//! A matrix product that packs both operands, as libtorch's does, takes a good part of its time for packing the
+//! weights where so few rows are multiplied with them. Here x is read where it lies, and a panel of weights is widened
 //! once for all rows.
 
 use super::isa::{Isa, Kernel, LANES};

@@ -24,29 +24,31 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CliError> {
     // Each text has its own stream of draws; the first is the one of a single text.
     let samplers = (0..args.samples).map(|n| sampler.clone().with_stream(n)).collect();
 
+    let begins_with_a_line = prompt.is_empty() && args.load_state.is_none();
+    let prompt = if begins_with_a_line {
+        // Only a conversation comes without a prompt.
+        let Some(line) = next_line()? else { return Ok(()) };
+        line
+    } else {
+        prompt
+    };
+
     let started = Instant::now();
-    let (mut generator, written) = match &args.load_state {
+    let mut generator = match &args.load_state {
         Some(path) => {
             let saved = SavedState::read(path, &identity)?;
             let mut generator = BatchGenerator::from_saved(&model, &saved, samplers)?;
             generator.read(&ids(&prompt))?;
-            (generator, 0)
+            generator
         }
-        // In a conversation the first line is the prompt.
-        None if prompt.is_empty() => match next_line()? {
-            Some(line) => {
-                let mut generator = BatchGenerator::from_one(&model, &ids(&line), samplers)?;
-                let written = stream(&mut generator, &generate, args.raw)?;
-                (generator, written)
-            }
-            None => return Ok(()),
-        },
-        None => (BatchGenerator::from_one(&model, &ids(&prompt), samplers)?, 0),
+        None => BatchGenerator::from_one(&model, &ids(&prompt), samplers)?,
     };
-    let read = generator.position() as u64 - written;
+    let read = generator.position();
     let read_s = started.elapsed().as_secs_f64();
     let started = Instant::now();
-    echo_prompt(&prompt);
+    if !begins_with_a_line {
+        echo_prompt(&prompt);
+    }
     let written = if args.interactive {
         converse(&mut generator, &generate, !prompt.is_empty())?
     } else if args.samples == 1 {

@@ -10,6 +10,7 @@ pub(super) struct Tally {
     windows: Vec<(f64, f64)>,
     /// The same of a place in the window.
     positions: Vec<(f64, f64)>,
+    tokens: u64,
 }
 
 impl Tally {
@@ -26,18 +27,18 @@ impl Tally {
             *place = (place.0 + loss, place.1 + 1.0);
         }
         self.windows.push((sum, losses.len() as f64));
+        self.tokens += losses.len() as u64;
     }
 
     /// Losses so far.
     pub(super) fn tokens(&self) -> u64 {
-        self.windows.iter().map(|(_, count)| *count as u64).sum()
+        self.tokens
     }
 
     /// All of it in bits.
     pub(super) fn finish(self, with_positions: bool) -> Evaluation {
-        let (sum, count) =
-            self.windows.iter().fold((0.0, 0.0), |(sum, count), (s, n)| (sum + s, count + n));
-        let mean = sum / count;
+        let count = self.tokens as f64;
+        let mean = self.windows.iter().map(|(sum, _)| sum).sum::<f64>() / count;
         // The variance of a ratio of sums (Cochran, Sampling Techniques, 6.4), windows of unequal lengths included.
         let n = self.windows.len() as f64;
         let squares: f64 = self.windows.iter().map(|(s, n)| (s - mean * n).powi(2)).sum();
@@ -46,7 +47,7 @@ impl Tally {
         Evaluation {
             bpc: mean / LN_2,
             error: error / LN_2,
-            tokens: self.tokens(),
+            tokens: self.tokens,
             by_position: if with_positions { by_position.collect() } else { Vec::new() },
         }
     }

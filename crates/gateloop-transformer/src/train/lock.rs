@@ -11,7 +11,9 @@ pub(super) const FILE: &str = "lock";
 /// Keeps other processes from training in a folder, as long as it lives. The lock is the system's on an open
 /// file, so it ends with its process, however that ends; the file itself means nothing.
 #[derive(Debug)]
-pub(super) struct FolderLock(#[expect(dead_code, reason = "held, not read")] File);
+pub(super) struct FolderLock {
+    _file: File,
+}
 
 impl FolderLock {
     /// Locks a folder that is there.
@@ -29,6 +31,6 @@ impl FolderLock {
                 tracing::warn!("`{}` cannot be locked: {error}", path.display());
             }
         }
-        Ok(Self(file))
+        Ok(Self { _file: file })
     }
 }
