@@ -1,5 +1,6 @@
 //! From points to SVG.
 
+use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
@@ -23,6 +24,7 @@ pub(super) const PALETTE: [RGBColor; 7] = [
 ];
 
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+type Area<'b> = DrawingArea<SVGBackend<'b>, Shift>;
 pub(super) type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// The picture as text.
@@ -32,16 +34,26 @@ pub(super) fn svg(curves: &[Curve], axis: Axis, title: &str) -> Result<String, S
     Ok(text)
 }
 
-fn paint(text: &mut String, curves: &[Curve], axis: Axis, title: &str) -> Drawn {
-    let root = SVGBackend::with_string(text, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
-    let frame = Frame::around(curves);
-    let mut chart = ChartBuilder::on(&root)
+/// Title and margins of every picture.
+pub(super) fn framed<'a, 'b>(
+    root: &'a Area<'b>,
+    title: &str,
+) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
+    let mut chart = ChartBuilder::on(root);
+    chart
         .caption(title, (FONT, 22).into_font().color(&INK))
         .margin(16)
         .margin_right(28)
         .x_label_area_size(52)
-        .y_label_area_size(64)
+        .y_label_area_size(64);
+    chart
+}
+
+fn paint(text: &mut String, curves: &[Curve], axis: Axis, title: &str) -> Drawn {
+    let root = SVGBackend::with_string(text, SIZE).into_drawing_area();
+    root.fill(&WHITE)?;
+    let frame = Frame::around(curves);
+    let mut chart = framed(&root, title)
         .build_cartesian_2d(frame.steps.0..frame.steps.1, frame.bpc.0..frame.bpc.1)?;
     chart
         .configure_mesh()

@@ -1,6 +1,6 @@
 //! Does context help? Loss against the place in the window.
 
-use super::draw::{Drawn, FONT, GRID, INK, PALETTE, SIZE};
+use super::draw::{Drawn, FONT, GRID, INK, PALETTE, SIZE, framed};
 use plotters::prelude::*;
 
 /// Points to the doubling of the position; a point is the mean of those around it.
@@ -36,16 +36,10 @@ fn paint(text: &mut String, points: &[(f64, f64)], title: &str) -> Drawn {
     let high = points.iter().map(|point| point.1).fold(0.0, f64::max);
     let low = points.iter().map(|point| point.1).fold(high, f64::min);
     let margin = ((high - low) * 0.08).max(0.05);
-    let mut chart = ChartBuilder::on(&root)
-        .caption(title, (FONT, 22).into_font().color(&INK))
-        .margin(16)
-        .margin_right(28)
-        .x_label_area_size(52)
-        .y_label_area_size(64)
-        .build_cartesian_2d(
-            (1.0..last * 1.05).log_scale().base(2.0),
-            (low - margin).max(0.0)..high + margin,
-        )?;
+    let mut chart = framed(&root, title).build_cartesian_2d(
+        (1.0..last * 1.05).log_scale().base(2.0),
+        (low - margin).max(0.0)..high + margin,
+    )?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
