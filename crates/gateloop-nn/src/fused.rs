@@ -10,15 +10,18 @@ use gateloop_scan::gate_loop::{
     States, Upstream,
 };
 use gateloop_scan::{Complex, ScanElement, ScanShape};
+use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// How a fused operator is to be run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Options {
     /// How the decay is computed from z.
     pub(crate) mode: GateMode,
     /// Whether time runs from the last token to the first.
     pub(crate) reverse: bool,
+    /// Where sequences begin inside, [B, T] in row-major order.
+    pub(crate) segment_starts: Option<Arc<[bool]>>,
 }
 
 /// GateLoop with heads of width 1: `y` and the last state.
@@ -140,7 +143,7 @@ impl FusedFunction {
     }
 
     fn complex_operator<'e, R: TensorReal>(
-        &self,
+        &'e self,
         qkv: &'e Elements,
         z: &'e Elements,
     ) -> Result<GateLoop<'e, R>>
@@ -149,17 +152,24 @@ impl FusedFunction {
     {
         let [q, k, v] = Rows::contiguous("qkv", qkv.slice(), self.wide(3)?)?.split("qkv")?;
         let z = Rows::contiguous("z", z.slice(), self.wide(2)?)?;
-        let operator = GateLoop::new(q, k, v, z)?.with_mode(self.options.mode).on(&TorchThreads);
+        let mut operator =
+            GateLoop::new(q, k, v, z)?.with_mode(self.options.mode).on(&TorchThreads);
+        if let Some(starts) = &self.options.segment_starts {
+            operator = operator.with_segment_starts(starts)?;
+        }
         Ok(if self.options.reverse { operator.reversed() } else { operator })
     }
 
     fn simple_operator<'e, R: TensorReal>(
-        &self,
+        &'e self,
         packed: &'e Elements,
     ) -> Result<SimpleGateLoop<'e, R>> {
         let rows = Rows::contiguous("packed", packed.slice(), self.wide(3)?)?;
         let [q, kv, z] = rows.split("packed")?;
-        let operator = SimpleGateLoop::new(q, kv, z)?.on(&TorchThreads);
+        let mut operator = SimpleGateLoop::new(q, kv, z)?.on(&TorchThreads);
+        if let Some(starts) = &self.options.segment_starts {
+            operator = operator.with_segment_starts(starts)?;
+        }
         Ok(if self.options.reverse { operator.reversed() } else { operator })
     }
 

@@ -3,6 +3,7 @@
 use crate::error::{NnError, Result};
 use crate::linear::{Linear, forward_all};
 use crate::norm::RmsNorm;
+use crate::segments::Segments;
 use tch::Tensor;
 
 /// A layer over a sequence, with the state that lets it go on after any token.
@@ -23,12 +24,13 @@ pub trait SequenceLayer {
     /// - `x`: [B, T, D], T >= 1; returns [B, T, D]
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// [`forward`](Self::forward) of what may still have to be normed. A layer that begins with affine maps
+    /// [`forward`](Self::forward) of what may still have to be normed and may have sequences that begin inside. A layer that begins with affine maps
     /// computes the normed x again in the backward pass, where the default keeps it.
     ///
     /// # Shapes
     /// - `input`: [B, T, D], T >= 1; returns [B, T, D]
     fn forward_of(&self, input: LayerInput<'_>) -> Result<Tensor> {
+        input.without_segments()?;
         self.forward(&input.tensor()?)
     }
 
@@ -37,6 +39,15 @@ pub trait SequenceLayer {
     /// # Shapes
     /// - `x`: [B, T, D], T >= 1; returns [B, T, D]
     fn prefill(&self, x: &Tensor, state: &mut Self::State) -> Result<Tensor>;
+
+    /// [`prefill`](Self::prefill) of what may still have to be normed and may have sequences that begin inside.
+    ///
+    /// # Errors
+    /// [`NnError::Config`] for a layer that knows no segments, as the default does not.
+    fn prefill_of(&self, input: LayerInput<'_>, state: &mut Self::State) -> Result<Tensor> {
+        input.without_segments()?;
+        self.prefill(&input.tensor()?, state)
+    }
 
     /// One token.
     ///
@@ -50,18 +61,40 @@ pub trait SequenceLayer {
 pub struct LayerInput<'a> {
     pub(crate) x: &'a Tensor,
     norm: Option<&'a RmsNorm>,
+    pub(crate) segments: Option<&'a Segments>,
 }
 
 impl<'a> From<&'a Tensor> for LayerInput<'a> {
     fn from(x: &'a Tensor) -> Self {
-        Self { x, norm: None }
+        Self { x, norm: None, segments: None }
     }
 }
 
 impl<'a> LayerInput<'a> {
     /// norm(x).
     pub fn normed(norm: &'a RmsNorm, x: &'a Tensor) -> Self {
-        Self { x, norm: Some(norm) }
+        Self { x, norm: Some(norm), segments: None }
+    }
+
+    /// The same input with sequences that begin inside.
+    #[must_use]
+    pub fn with_segments(self, segments: Option<&'a Segments>) -> Self {
+        Self { segments, ..self }
+    }
+
+    /// The sequences that begin inside, if any do.
+    pub fn segments(&self) -> Option<&'a Segments> {
+        self.segments
+    }
+
+    fn without_segments(&self) -> Result<()> {
+        match self.segments {
+            None => Ok(()),
+            Some(_) => Err(NnError::Config {
+                key: "segments",
+                problem: "this layer knows no sequences that begin inside another".into(),
+            }),
+        }
     }
 
     /// The input itself, of x's shape.

@@ -53,6 +53,7 @@ mod precision;
 mod recompute;
 mod residual;
 mod scan;
+mod segments;
 mod simple_gate_loop;
 mod threads;
 
@@ -66,4 +67,5 @@ pub use norm::{LayerNorm, RmsNorm, RmsNormKind};
 pub use recompute::recompute;
 pub use residual::{NormPlacement, Residual};
 pub use scan::{ScanOptions, scan, scan_with};
+pub use segments::Segments;
 pub use simple_gate_loop::{Engine, SimpleGateLoop, SimpleGateLoopConfig, SimpleGateLoopState};

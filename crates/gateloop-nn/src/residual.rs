@@ -61,14 +61,22 @@ impl<L: SequenceLayer> Residual<L> {
     }
 
     /// The layer run in a way of the caller's, with the shortcut and the norm.
-    pub fn around(
+    pub fn around<'a>(
         &self,
-        x: &Tensor,
+        input: impl Into<LayerInput<'a>>,
         run: impl FnOnce(&L, LayerInput<'_>) -> Result<Tensor>,
     ) -> Result<Tensor> {
+        let input = input.into();
+        let (x, segments) = (&input.tensor()?, input.segments);
         match &self.norm {
-            Norm::Pre(norm) => Ok(run(&self.layer, LayerInput::normed(norm, x))?.f_add(x)?),
-            Norm::Post(norm) => norm.forward(&run(&self.layer, x.into())?.f_add(x)?),
+            Norm::Pre(norm) => {
+                let input = LayerInput::normed(norm, x).with_segments(segments);
+                Ok(run(&self.layer, input)?.f_add(x)?)
+            }
+            Norm::Post(norm) => {
+                let input = LayerInput::from(x).with_segments(segments);
+                norm.forward(&run(&self.layer, input)?.f_add(x)?)
+            }
         }
     }
 }
@@ -90,8 +98,16 @@ impl<L: SequenceLayer> SequenceLayer for Residual<L> {
         self.around(x, L::forward_of)
     }
 
+    fn forward_of(&self, input: LayerInput<'_>) -> Result<Tensor> {
+        self.around(input, L::forward_of)
+    }
+
     fn prefill(&self, x: &Tensor, state: &mut Self::State) -> Result<Tensor> {
-        self.around(x, |layer, input| layer.prefill(&input.tensor()?, state))
+        self.prefill_of(x.into(), state)
+    }
+
+    fn prefill_of(&self, input: LayerInput<'_>, state: &mut Self::State) -> Result<Tensor> {
+        self.around(input, |layer, input| layer.prefill_of(input, state))
     }
 
     fn step(&self, x: &Tensor, state: &mut Self::State) -> Result<Tensor> {

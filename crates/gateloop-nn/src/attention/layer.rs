@@ -2,13 +2,17 @@
 
 use super::rel_pos::{self, RelPos};
 use super::rotary::Rotary;
-use super::weights::{softmax_attention, weigh};
+use super::state::{AttentionState, Cache};
+use super::weights::{Weighing, past, weigh};
+use super::window;
+use crate::autograd::gradients_are_recorded;
 use crate::cuda::FullPrecision;
 use crate::error::{NnError, Result};
 use crate::gate_loop::{TransitionMode, check_fraction, scale_gradient};
-use crate::layer::{SequenceLayer, sequence_dims, token_dims};
+use crate::layer::{LayerInput, SequenceLayer, sequence_dims, token_dims};
 use crate::linear::{Bias, HasLinears, Linear};
 use crate::precision::widen;
+use crate::segments::Segments;
 use tch::Tensor;
 use tch::nn::Path;
 
@@ -34,6 +38,9 @@ pub struct AttentionConfig {
     /// Whether the weights are the softmax of the scores or the scores themselves; if `None`, the
     /// softmax unless there are decays.
     pub softmax_normalize: Option<bool>,
+    /// How many tokens each one sees, itself included; all before it if `None`. Not with `rel_pos`, whose decays
+    /// are a soft window of their own.
+    pub window: Option<i64>,
 }
 
 impl AttentionConfig {
@@ -49,6 +56,7 @@ impl AttentionConfig {
             frac_gradient_rel_pos: 0.5,
             transition: TransitionMode::default(),
             softmax_normalize: None,
+            window: None,
         }
     }
 
@@ -87,9 +95,22 @@ impl AttentionConfig {
             );
             return Err(NnError::Config { key: "dim_head", problem });
         }
-        check_fraction("frac_gradient_data_dependent_rel_pos", self.frac_gradient_rel_pos)
+        if let Some(window) = self.window {
+            let problem = if window < 1 {
+                format!("{window} is given, but at least 1 is needed: a token sees itself")
+            } else if self.rel_pos.is_some() {
+                "it cannot be combined with data_dependent_rel_pos: leave out one of them"
+                    .to_owned()
+            } else {
+                return check_fraction(FRACTION, self.frac_gradient_rel_pos);
+            };
+            return Err(NnError::Config { key: "attention_window", problem });
+        }
+        check_fraction(FRACTION, self.frac_gradient_rel_pos)
     }
 }
+
+const FRACTION: &str = "frac_gradient_data_dependent_rel_pos";
 
 /// The full causal attention of the reference (there `CausalFullAttention`), with a cache for decoding.
 #[derive(Debug)]
@@ -102,41 +123,30 @@ pub struct Attention {
     config: AttentionConfig,
 }
 
-/// What an [`Attention`] remembers: the keys and values of all tokens so far. It grows with them.
-#[derive(Debug)]
-pub struct AttentionState(Option<(Tensor, Tensor)>);
-
-impl AttentionState {
-    /// The keys [B, H, t, d], with [`RelPos::Corrected`] [B, H, t, 2 d], and the values [B, H, t, d];
-    /// `None` before the first token.
-    pub fn tensors(&self) -> Option<(&Tensor, &Tensor)> {
-        self.0.as_ref().map(|(keys, values)| (keys, values))
-    }
-
-    /// A state from tensors that [`tensors`](Self::tensors) gave; their shapes are checked when used.
-    pub fn from_tensors(keys: Tensor, values: Tensor) -> Self {
-        Self(Some((keys, values)))
-    }
-}
-
 impl Attention {
     /// The configuration that the layer was built from.
     pub fn config(&self) -> &AttentionConfig {
         &self.config
     }
 
-    /// Real numbers that the state of one sequence has for each token.
-    pub fn state_len_per_token(&self) -> i64 {
-        self.key_width(self.config.transition) * self.config.heads
-            + self.config.dim_head * self.config.heads
+    /// Real numbers in the state of one sequence after `tokens` tokens.
+    pub fn state_len(&self, tokens: i64) -> i64 {
+        let AttentionConfig { dim_head, heads, transition, window, .. } = self.config;
+        let held = window.map_or(tokens, |window| window.min(tokens));
+        held * heads * (self.key_width(transition) + dim_head)
     }
 
     /// [`forward`](SequenceLayer::forward) with other decays for this call, an ablation.
     ///
     /// # Shapes
-    /// - `x`: [B, T, D], T >= 1; returns [B, T, D]
-    pub fn forward_with(&self, x: &Tensor, transition: TransitionMode) -> Result<Tensor> {
-        Ok(self.run(x, None, transition)?.0)
+    /// - `input`: [B, T, D], T >= 1; returns [B, T, D]
+    pub fn forward_with<'a>(
+        &self,
+        input: impl Into<LayerInput<'a>>,
+        transition: TransitionMode,
+    ) -> Result<Tensor> {
+        let input = input.into();
+        Ok(self.run(&input.tensor()?, &mut None, transition, input.segments)?)
     }
 
     /// The decays in use: none where they are ablated.
@@ -151,43 +161,71 @@ impl Attention {
         }
     }
 
+    /// Moves `state` to the end of x.
     fn run(
         &self,
         x: &Tensor,
-        state: Option<(&Tensor, &Tensor)>,
+        state: &mut Option<Cache>,
         transition: TransitionMode,
-    ) -> Result<(Tensor, (Tensor, Tensor))> {
+        segments: Option<&Segments>,
+    ) -> Result<Tensor> {
         let (batch, seqlen) = sequence_dims(x, self.config.dim)?;
-        let AttentionConfig { dim_head, heads, .. } = self.config;
-        let past = self.check_state(state, batch, transition)?;
+        let AttentionConfig { dim_head, heads, window, .. } = self.config;
+        self.check_state(state.as_ref(), batch, transition)?;
+        if let Some(segments) = segments {
+            segments.check(x)?;
+            if state.is_some() {
+                let problem = "attention cannot go on from a state into packed sequences";
+                return Err(NnError::Config { key: "segments", problem: problem.into() });
+            }
+        }
         let split = |x: &Tensor| x.f_view([batch, seqlen, heads, dim_head])?.f_transpose(1, 2);
         let qkv = self.to_qkv.forward(x)?.f_chunk(3, -1)?;
         let (mut q, mut k, v) = (split(&qkv[0])?, split(&qkv[1])?, split(&qkv[2])?);
         if let Some(rotary) = &self.rotary {
-            let turns = rotary.turns(past, seqlen)?;
+            let turns = rotary.turns(state.as_ref().map_or(0, |cache| cache.tokens), seqlen)?;
             (q, k) = (turns.apply(&q)?, turns.apply(&k)?);
         }
-        let cached = state.map(|(keys, _)| keys);
-        let values = after(state.map(|(_, values)| values), v)?;
         let decays = self.rel_pos(transition).zip(self.to_a.as_ref());
-        let (y, keys) = if let Some((rel_pos, to_a)) = decays {
+        let mixed = if let Some((rel_pos, to_a)) = decays {
             let z = to_a.forward(x)?.f_view([batch, seqlen, heads, dim_head / 2, 2])?;
             let z = scale_gradient(&z, self.config.frac_gradient_rel_pos)?;
-            // Under autocast the projections are in a low precision, decays are not.
-            let _full = FullPrecision::new();
-            let (qk, z) = ((widen(&q)?, widen(&k)?), widen(&z)?);
-            let (scores, keys) = self.fading_scores(rel_pos, qk, &z, transition, cached)?;
-            let softmax = self.config.softmax_normalize.unwrap_or(false);
-            (weigh(&scores, &widen(&values)?, softmax)?.f_to_kind(values.kind())?, keys)
+            self.attend_fading(rel_pos, [&q, &k, &v], &z, transition, state, segments)?
+        } else if let Some(window) = window {
+            self.attend_window([&q, &k, &v], state, window, segments)?
         } else {
-            let keys = after(cached, k)?;
-            (self.attend(&q, &keys, &values)?, keys)
+            self.attend([&q, &k, &v], state, segments)?
         };
-        let mut y = y.f_transpose(1, 2)?.f_reshape([batch, seqlen, heads * dim_head])?;
+        let mut y = mixed.f_transpose(1, 2)?.f_reshape([batch, seqlen, heads * dim_head])?;
         if let Some(gates) = &self.to_gates {
             y = y.f_mul(&gates.forward(x)?.f_silu()?)?;
         }
-        Ok((self.to_out.forward(&y)?, (keys, values)))
+        self.to_out.forward(&y)
+    }
+
+    /// Attention whose scores fade.
+    fn attend_fading(
+        &self,
+        rel_pos: RelPos,
+        [q, k, v]: [&Tensor; 3],
+        z: &Tensor,
+        transition: TransitionMode,
+        state: &mut Option<Cache>,
+        segments: Option<&Segments>,
+    ) -> Result<Tensor> {
+        // Under autocast the projections are in a low precision, decays are not.
+        let _full = FullPrecision::new();
+        let ((q, k), z) = ((widen(q)?, widen(k)?), widen(z)?);
+        let cached = state.as_ref();
+        let keys = cached.map(|cache| &cache.keys);
+        let (scores, keys) = self.fading_scores(rel_pos, (q, k), &z, transition, keys)?;
+        let values = after(cached.map(|cache| &cache.values), v)?;
+        let visible = visible([&scores, &keys], segments)?;
+        let softmax = self.config.softmax_normalize.unwrap_or(false);
+        let y = weigh(&scores, &widen(&values)?, softmax, Some(&visible))?;
+        let y = y.f_to_kind(values.kind())?;
+        grow(state, keys, values);
+        Ok(y)
     }
 
     /// Scores with decays, and the keys to remember.
@@ -204,54 +242,103 @@ impl Attention {
             RelPos::Corrected => rel_pos::scores(&q, &k, z, transition, cached),
             RelPos::AsReference => {
                 let (q, k) = rel_pos::scale_as_reference(&q, &k, z, transition)?;
-                let keys = after(cached, k)?;
+                let keys = after(cached, &k)?;
                 Ok((q.f_matmul(&keys.f_transpose(-2, -1)?)?, keys))
             }
         }
     }
 
-    /// Attention without decays.
-    fn attend(&self, q: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
-        // A layer whose decays are ablated normalises as it did with them.
-        if self.config.softmax_normalize.unwrap_or(self.config.rel_pos.is_none()) {
-            return softmax_attention(q, keys, values);
+    /// Attention to everything.
+    fn attend(
+        &self,
+        [q, k, v]: [&Tensor; 3],
+        state: &mut Option<Cache>,
+        segments: Option<&Segments>,
+    ) -> Result<Tensor> {
+        let cached = state.as_ref();
+        let keys = after(cached.map(|cache| &cache.keys), k)?;
+        let values = after(cached.map(|cache| &cache.values), v)?;
+        let (weighing, operands) = (self.weighing(), [q, &keys, &values]);
+        let y = if q.size()[2] == 1 {
+            weighing.attend(operands, None)?
+        } else if cached.is_none() && segments.is_none() {
+            weighing.attend_causally(operands)?
+        } else {
+            weighing.attend(operands, Some(&visible([q, &keys], segments)?))?
+        };
+        grow(state, keys, values);
+        Ok(y)
+    }
+
+    /// Attention to the last tokens.
+    fn attend_window(
+        &self,
+        [q, k, v]: [&Tensor; 3],
+        state: &mut Option<Cache>,
+        window: i64,
+        segments: Option<&Segments>,
+    ) -> Result<Tensor> {
+        let (weighing, seqlen) = (self.weighing(), q.size()[2]);
+        if let Some(cache) = state
+            && seqlen == 1
+            && !gradients_are_recorded()
+            && cache.replace_oldest(k, v, window)?.is_some()
+        {
+            // The weights do not depend on the order of the keys.
+            return weighing.attend([q, &cache.keys, &cache.values], None);
         }
-        let scores = q.f_mul_scalar(self.scale())?.f_matmul(&keys.f_transpose(-2, -1)?)?;
-        weigh(&scores, values, false)
+        let tokens = seqlen + state.as_ref().map_or(0, |cache| cache.tokens);
+        // The first query sees one less than the window.
+        let past = state.as_ref().map(|cache| cache.latest(window - 1, window)).transpose()?;
+        let (past_keys, past_values) = past.unzip();
+        let (keys, values) = (after(past_keys.as_ref(), k)?, after(past_values.as_ref(), v)?);
+        let y = window::attend(weighing, [q, &keys, &values], window, segments)?;
+        *state = Some(Cache::ring(&keys, &values, tokens, window)?);
+        Ok(y)
+    }
+
+    fn weighing(&self) -> Weighing {
+        // A layer whose decays are ablated normalises as it did with them.
+        let softmax = self.config.softmax_normalize.unwrap_or(self.config.rel_pos.is_none());
+        Weighing { softmax, scale: self.scale() }
     }
 
     fn scale(&self) -> f64 {
         1.0 / (self.config.dim_head as f64).sqrt()
     }
 
-    /// The number of tokens that a state holds.
     fn check_state(
         &self,
-        state: Option<(&Tensor, &Tensor)>,
+        state: Option<&Cache>,
         batch: i64,
         transition: TransitionMode,
-    ) -> Result<i64> {
-        let Some((keys, values)) = state else { return Ok(0) };
-        let tokens = keys.size().get(2).copied().unwrap_or(0);
-        let widths = [self.key_width(transition), self.config.dim_head];
-        for ((operand, tensor), width) in
-            [("state's keys", keys), ("state's values", values)].into_iter().zip(widths)
-        {
-            let expected = [batch, self.config.heads, tokens, width];
-            if tensor.size() != expected {
-                let expected = format!("{expected:?}");
-                return Err(NnError::Shape { operand, expected, actual: tensor.size() });
-            }
-        }
-        Ok(tokens)
+    ) -> Result<()> {
+        let AttentionConfig { dim_head, heads, window, .. } = self.config;
+        let widths = [self.key_width(transition), dim_head];
+        state.map_or(Ok(()), |cache| cache.check([batch, heads], widths, window))
     }
 }
 
+/// Which keys [B, H, m, ..] are seen by the last T of them, whose scores or queries are [B, H, T, ..].
+fn visible([queries, keys]: [&Tensor; 2], segments: Option<&Segments>) -> Result<Tensor> {
+    let past = past(queries.size()[2], keys.size()[2], queries.device())?;
+    match segments {
+        Some(segments) => Ok(past.f_logical_and(&segments.same()?.f_unsqueeze(1)?)?),
+        None => Ok(past),
+    }
+}
+
+/// The cache of an attention to everything.
+fn grow(state: &mut Option<Cache>, keys: Tensor, values: Tensor) {
+    let tokens = keys.size()[2];
+    *state = Some(Cache::new(keys, values, tokens));
+}
+
 /// New tokens after those of the cache, [B, H, t, ..].
-fn after(cached: Option<&Tensor>, new: Tensor) -> Result<Tensor> {
+fn after(cached: Option<&Tensor>, new: &Tensor) -> Result<Tensor> {
     match cached {
-        Some(cached) => Ok(Tensor::f_cat(&[cached, &new], 2)?),
-        None => Ok(new),
+        Some(cached) => Ok(Tensor::f_cat(&[cached, new], 2)?),
+        None => Ok(new.shallow_clone()),
     }
 }
 
@@ -273,10 +360,16 @@ impl SequenceLayer for Attention {
         self.forward_with(x, self.config.transition)
     }
 
+    fn forward_of(&self, input: LayerInput<'_>) -> Result<Tensor> {
+        self.forward_with(input, self.config.transition)
+    }
+
     fn prefill(&self, x: &Tensor, state: &mut AttentionState) -> Result<Tensor> {
-        let (y, next) = self.run(x, state.tensors(), self.config.transition)?;
-        state.0 = Some(next);
-        Ok(y)
+        self.prefill_of(x.into(), state)
+    }
+
+    fn prefill_of(&self, input: LayerInput<'_>, state: &mut AttentionState) -> Result<Tensor> {
+        self.run(&input.tensor()?, &mut state.0, self.config.transition, input.segments)
     }
 
     fn step(&self, x: &Tensor, state: &mut AttentionState) -> Result<Tensor> {

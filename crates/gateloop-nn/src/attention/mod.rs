@@ -7,7 +7,10 @@
 mod layer;
 mod rel_pos;
 mod rotary;
+mod state;
 mod weights;
+mod window;
 
-pub use layer::{Attention, AttentionConfig, AttentionState};
+pub use layer::{Attention, AttentionConfig};
 pub use rel_pos::RelPos;
+pub use state::AttentionState;

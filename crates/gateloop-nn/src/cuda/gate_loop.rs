@@ -1,21 +1,24 @@
 //! The fused operators of CUDA tensors: gate, scan and readout in one kernel; the backward pass computes
 //! the states again from checkpoints, so that training keeps the projections only.
 
-use super::memory::{Place, address, address_of, array, dtype, kind};
+use super::memory::{Place, address, address_of, array, dtype, kind, starts};
 use crate::autograd::{self, Function, Saved};
 use crate::error::{NnError, Result};
 use gateloop_scan::ScanShape;
 use gateloop_scan::cuda::{Dims, GateLoopAdjointArgs, GateLoopArgs, Operation};
 use gateloop_scan::gate_loop::GateMode;
+use std::sync::Arc;
 use tch::Tensor;
 
 /// A fused operator: which, how the decay is computed, and which way time runs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Fused {
     /// `GateLoop` or `SimpleGateLoop`.
     pub(crate) operation: Operation,
     pub(crate) mode: GateMode,
     pub(crate) reverse: bool,
+    /// Where sequences begin inside, [B, T] in row-major order.
+    pub(crate) segment_starts: Option<Arc<[bool]>>,
 }
 
 /// `y` [B, T, C] and the last state [B, C].
@@ -83,8 +86,12 @@ impl FusedFunction {
         self.fused.operation == Operation::GateLoop
     }
 
-    fn dims(&self) -> Dims {
-        Dims { reversed: self.fused.reverse, ..Dims::new(self.shape) }
+    fn dims(&self, starts: Option<&Tensor>) -> Dims {
+        Dims { shape: self.shape, reversed: self.fused.reverse, starts: address_of(starts) }
+    }
+
+    fn starts(&self, place: &Place) -> Result<Option<Tensor>> {
+        starts(self.fused.segment_starts.as_deref(), self.shape, place.device)
     }
 
     fn operands(&self, place: &Place, inputs: &[Tensor]) -> Result<Operands> {
@@ -132,8 +139,9 @@ impl Function for FusedFunction {
         let y = place.empty(&operands.q.size(), elements)?;
         let h_last = place.empty(&[batch, channels], state)?;
         let checkpoints = place.empty(&[batch, count, channels], state)?;
+        let starts = self.starts(&place)?;
         let args = GateLoopArgs {
-            dims: self.dims(),
+            dims: self.dims(starts.as_ref()),
             dtype,
             q: array(&operands.q),
             k: array(&operands.k),
@@ -186,8 +194,9 @@ impl Function for FusedFunction {
         let dv = if self.is_complex() { like(&operands.v)? } else { dk.shallow_clone() };
         let (batch, channels) = (self.shape.batch as i64, self.shape.channels as i64);
         let dh0 = self.has_h0.then(|| place.empty(&[batch, channels], state)).transpose()?;
+        let starts = self.starts(&place)?;
         let args = GateLoopAdjointArgs {
-            dims: self.dims(),
+            dims: self.dims(starts.as_ref()),
             dtype,
             q: array(&operands.q),
             k: array(&operands.k),
@@ -232,23 +241,27 @@ mod tests {
         let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
         let (x, short) = (zeros(&[2, 5, 4]), zeros(&[2, 5, 3]));
         let (z, state) = (zeros(&[2, 5, 4, 2]), zeros(&[2, 4]));
-        let complex =
-            Fused { operation: Operation::GateLoop, mode: GateMode::Complex, reverse: false };
-        let real = Fused { operation: Operation::SimpleGateLoop, ..complex };
-        let refused = |which: Fused, inputs: &[&Tensor], state: Option<&Tensor>| {
-            fused(which, inputs, state).unwrap_err().to_string()
+        let complex = Fused {
+            operation: Operation::GateLoop,
+            mode: GateMode::Complex,
+            reverse: false,
+            segment_starts: None,
+        };
+        let real = Fused { operation: Operation::SimpleGateLoop, ..complex.clone() };
+        let refused = |which: &Fused, inputs: &[&Tensor], state: Option<&Tensor>| {
+            fused(which.clone(), inputs, state).unwrap_err().to_string()
         };
         for (operand, inputs) in
             [("k", [&x, &short, &x, &z]), ("v", [&x, &x, &short, &z]), ("z", [&x, &x, &x, &x])]
         {
-            let message = refused(complex, &inputs, Some(&state));
+            let message = refused(&complex, &inputs, Some(&state));
             assert!(message.contains(&format!("`{operand}`")), "{message}");
         }
         for (operand, inputs) in [("kv", [&x, &short, &x]), ("z", [&x, &x, &short])] {
-            let message = refused(real, &inputs, Some(&state));
+            let message = refused(&real, &inputs, Some(&state));
             assert!(message.contains(&format!("`{operand}`")), "{message}");
         }
-        let message = refused(real, &[&x, &x, &x], Some(&zeros(&[2, 3])));
+        let message = refused(&real, &[&x, &x, &x], Some(&zeros(&[2, 3])));
         assert!(message.contains("`state`"), "{message}");
     }
 }

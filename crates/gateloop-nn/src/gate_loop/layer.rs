@@ -11,6 +11,7 @@ use crate::linear::{Bias, HasLinears, Linear};
 use crate::norm::LayerNorm;
 use crate::precision::widen;
 use crate::recompute::recompute;
+use crate::segments::Segments;
 use gateloop_scan::cuda::Operation;
 use gateloop_scan::gate_loop::GateMode;
 use tch::nn::Path;
@@ -26,6 +27,10 @@ pub struct GateLoopConfig {
     pub dim_inner: Option<i64>,
     /// Number of heads, a divisor of the inner width; the inner width itself (max heads) if `None`.
     pub heads: Option<i64>,
+    /// Whether the product of key and value is projected directly, as a [`SimpleGateLoop`](crate::SimpleGateLoop) does
+    /// it, rather than each of them; for max heads only, where it is one number. An ablation: the product is laid out
+    /// beside keys of one, which costs a copy.
+    pub direct_kv: bool,
     /// Whether the output is multiplied by SiLU of a projection of the input.
     pub swish_gating: bool,
     /// Whether a LayerNorm follows the operator.
@@ -52,6 +57,7 @@ impl GateLoopConfig {
             dim,
             dim_inner: None,
             heads: None,
+            direct_kv: false,
             swish_gating: true,
             sub_ln: false,
             frac_gradient_state_transition: 0.9,
@@ -62,8 +68,8 @@ impl GateLoopConfig {
         }
     }
 
-    /// Registers the parameters under `path`, with the reference's names: `to_qkv.weight`,
-    /// `to_a.0.{weight,bias}`, `to_gates.0.weight`, `maybe_sub_ln.{weight,bias}`, `to_out.weight`.
+    /// Registers the parameters under `path`, with the reference's names: `to_qkv.weight` (with `direct_kv`
+    /// of q and kv alone), `to_a.0.{weight,bias}`, `to_gates.0.weight`, `maybe_sub_ln.{weight,bias}`, `to_out.weight`.
     pub fn init(&self, path: &Path<'_>) -> Result<GateLoop> {
         let dim_inner = self.dim_inner.unwrap_or(self.dim);
         let heads = self.heads.unwrap_or(dim_inner);
@@ -77,8 +83,9 @@ impl GateLoopConfig {
         let out =
             projects.then(|| Linear::new(&(path / "to_out"), dim_inner, self.dim, Bias::Without));
         let bias = if self.transition_bias { Bias::With } else { Bias::Without };
+        let parts = if self.direct_kv { 2 } else { 3 };
         Ok(GateLoop {
-            to_qkv: Linear::new(&(path / "to_qkv"), self.dim, 3 * dim_inner, Bias::Without)?,
+            to_qkv: Linear::new(&(path / "to_qkv"), self.dim, parts * dim_inner, Bias::Without)?,
             to_a: Linear::new(&(path / "to_a" / 0), self.dim, 2 * heads, bias)?,
             to_gates: gates.transpose()?,
             sub_ln: norm.transpose()?,
@@ -103,6 +110,12 @@ impl GateLoopConfig {
                 key: "gate_loop_heads",
                 problem: format!("{heads} heads do not divide the inner dimension {dim_inner}"),
             });
+        }
+        if self.direct_kv && heads != dim_inner {
+            let problem = format!(
+                "it needs heads of width 1, but {heads} heads share the inner dimension {dim_inner}"
+            );
+            return Err(NnError::Config { key: "direct_kv", problem });
         }
         check_fraction("frac_gradient_state_transition", self.frac_gradient_state_transition)
     }
@@ -168,20 +181,22 @@ impl GateLoop {
         transition: TransitionMode,
     ) -> Result<(Tensor, Tensor)> {
         let (batch, seqlen) = sequence_dims(input.x, self.config.dim)?;
+        let segments = input.segments;
+        segments.map_or(Ok(()), |segments| segments.check(input.x))?;
         let maps: Vec<&Linear> =
             [&self.to_qkv, &self.to_a].into_iter().chain(&self.to_gates).collect();
         let projected = input.project(&maps)?;
-        let (qkv, z) = (&projected[0], &projected[1]);
+        let (qkv, z) = (&self.with_keys(&projected[0])?, &projected[1]);
         let z = scale_gradient(z, self.config.frac_gradient_state_transition)?;
         let (mut y, state) = if self.is_fused() && input.x.device() == Device::Cpu {
-            self.run_fused(qkv, &z, state, transition)?
+            self.run_fused(qkv, &z, state, transition, segments)?
         } else {
             let z = z.f_view([batch, seqlen, self.heads, 2])?;
             let qkv = qkv.f_chunk(3, -1)?;
             if self.is_fused() {
-                self.run_on_cuda(&qkv, &z, state, transition)?
+                self.run_on_cuda(&qkv, &z, state, transition, segments)?
             } else {
-                self.run_in_parts(&qkv, &z, state, transition)?
+                self.run_in_parts(&qkv, &z, state, transition, segments)?
             }
         };
         if let Some(norm) = &self.sub_ln {
@@ -194,6 +209,15 @@ impl GateLoop {
             (None, _) => y,
         };
         Ok((y, state))
+    }
+
+    /// q, k and v side by side, with keys of one beside what was projected directly.
+    fn with_keys(&self, projected: &Tensor) -> Result<Tensor> {
+        if !self.config.direct_kv {
+            return Ok(projected.shallow_clone());
+        }
+        let parts = projected.f_chunk(2, -1)?;
+        Ok(Tensor::f_cat(&[&parts[0], &parts[0].f_ones_like()?, &parts[1]], -1)?)
     }
 
     /// Whether one kernel does it all: where a state is one number.
@@ -217,9 +241,14 @@ impl GateLoop {
         z: &Tensor,
         state: Option<&Tensor>,
         transition: TransitionMode,
+        segments: Option<&Segments>,
     ) -> Result<(Tensor, Tensor)> {
         let kind = qkv.kind();
-        let options = fused::Options { mode: gate_mode(transition), reverse: false };
+        let options = fused::Options {
+            mode: gate_mode(transition),
+            reverse: false,
+            segment_starts: segments.map(Segments::shared_starts),
+        };
         let batch = z.size()[0];
         let state = state.map(|state| self.flat_state(state, batch)).transpose()?;
         let (y, last) = fused::gate_loop(&widen(qkv)?, &widen(z)?, state.as_ref(), options)?;
@@ -232,9 +261,11 @@ impl GateLoop {
         z: &Tensor,
         state: Option<&Tensor>,
         transition: TransitionMode,
+        segments: Option<&Segments>,
     ) -> Result<(Tensor, Tensor)> {
-        let mode = gate_mode(transition);
-        let operator = Fused { operation: Operation::GateLoop, mode, reverse: false };
+        let (operation, mode) = (Operation::GateLoop, gate_mode(transition));
+        let segment_starts = segments.map(Segments::shared_starts);
+        let operator = Fused { operation, mode, reverse: false, segment_starts };
         let batch = z.size()[0];
         let state = state.map(|state| self.flat_state(state, batch)).transpose()?;
         let inputs = [&qkv[0], &qkv[1], &qkv[2], z];
@@ -249,19 +280,25 @@ impl GateLoop {
         z: &Tensor,
         state: Option<&Tensor>,
         transition: TransitionMode,
+        segments: Option<&Segments>,
     ) -> Result<(Tensor, Tensor)> {
         let form = self.config.form;
+        let starts = segments.map(|segments| segments.mask().shallow_clone());
         let inputs: Vec<&Tensor> = qkv.iter().chain([z]).chain(state).collect();
         if self.config.recompute && inputs.iter().any(|input| input.requires_grad()) {
+            // Flags have no gradient; as an input of the function they are shared between threads.
+            let flags = usize::from(starts.is_some());
+            let inputs: Vec<&Tensor> = starts.iter().chain(inputs).collect();
             let run = move |inputs: &[Tensor]| {
-                let (y, last) = operator(inputs, transition, form)?;
+                let (flags, inputs) = inputs.split_at(flags);
+                let (y, last) = operator(inputs, transition, form, flags.first())?;
                 Ok([y, last])
             };
             let [y, last] = recompute(run, &inputs)?;
             return Ok((y, last));
         }
         let inputs: Vec<Tensor> = inputs.into_iter().map(Tensor::shallow_clone).collect();
-        operator(&inputs, transition, form)
+        operator(&inputs, transition, form, starts.as_ref())
     }
 }
 
@@ -274,11 +311,20 @@ fn gate_mode(transition: TransitionMode) -> GateMode {
 }
 
 /// y and the last state, from q, k, v, z and, if there is one, the state.
-fn operator(inputs: &[Tensor], transition: TransitionMode, form: Form) -> Result<(Tensor, Tensor)> {
+/// `starts`, Bool [B, T], is where sequences begin inside.
+fn operator(
+    inputs: &[Tensor],
+    transition: TransitionMode,
+    form: Form,
+    starts: Option<&Tensor>,
+) -> Result<(Tensor, Tensor)> {
     // Under autocast the projections are in a low precision, the operator is not.
     let _full = FullPrecision::new();
     let (q, k, v) = (widen(&inputs[0])?, widen(&inputs[1])?, widen(&inputs[2])?);
-    let transition = StateTransition::from_pre_activation(&widen(&inputs[3])?, transition)?;
+    let mut transition = StateTransition::from_pre_activation(&widen(&inputs[3])?, transition)?;
+    if let Some(starts) = starts {
+        transition = transition.forgetting_at(starts)?;
+    }
     let operands = Operands { q: &q, k: &k, v: &v, transition: &transition };
     let (y, last) = gate_loop(&operands, inputs.get(4), form)?;
     Ok((y.f_to_kind(inputs[0].kind())?, last))
@@ -307,7 +353,11 @@ impl SequenceLayer for GateLoop {
     }
 
     fn prefill(&self, x: &Tensor, state: &mut GateLoopState) -> Result<Tensor> {
-        let (y, next) = self.run(x.into(), state.0.as_ref(), self.config.transition)?;
+        self.prefill_of(x.into(), state)
+    }
+
+    fn prefill_of(&self, input: LayerInput<'_>, state: &mut GateLoopState) -> Result<Tensor> {
+        let (y, next) = self.run(input, state.0.as_ref(), self.config.transition)?;
         state.0 = Some(next);
         Ok(y)
     }

@@ -27,6 +27,10 @@ pub struct StateTransition {
     phase: Tensor,
 }
 
+/// Its exponential is 0 in double precision, too; and sums of it, unlike those of the infinite logarithm of 0, are
+/// numbers whose differences keep eleven digits after the point over a chunk.
+const FORGET: f64 = -1000.0;
+
 impl StateTransition {
     /// From a log magnitude (finite, at most 0) and a phase in radians, both [B, T, H].
     pub fn from_polar(log_magnitude: &Tensor, phase: &Tensor) -> Result<Self> {
@@ -78,6 +82,13 @@ impl StateTransition {
                 Ok(Self { phase: ones.shallow_clone(), log_magnitude: ones })
             }
         }
+    }
+
+    /// The same with a = 0 at the tokens where a sequence begins inside, Bool [B, T]: nothing goes on from the token
+    /// before, and no gradient goes to these decays.
+    pub(crate) fn forgetting_at(self, starts: &Tensor) -> Result<Self> {
+        let log_magnitude = self.log_magnitude.f_masked_fill(&starts.f_unsqueeze(-1)?, FORGET)?;
+        Ok(Self { log_magnitude, ..self })
     }
 
     /// ln|a|, [B, T, H], never positive.

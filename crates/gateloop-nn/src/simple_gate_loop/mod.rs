@@ -10,6 +10,7 @@ use crate::linear::{Bias, HasLinears, Linear};
 use crate::norm::{LayerNorm, RmsNorm};
 use crate::precision::widen;
 use crate::scan::{ScanOptions, scan_with};
+use crate::segments::Segments;
 use gateloop_scan::Algorithm;
 use gateloop_scan::cuda::Operation;
 use gateloop_scan::gate_loop::GateMode;
@@ -110,6 +111,7 @@ impl SimpleGateLoop {
 
     fn run(&self, input: LayerInput<'_>, state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         sequence_dims(input.x, self.config.dim)?;
+        input.segments.map_or(Ok(()), |segments| segments.check(input.x))?;
         let maps = [&self.to_qkva];
         let packed = match &self.norm {
             Some(norm) => LayerInput::normed(norm, &input.tensor()?).project(&maps)?,
@@ -117,16 +119,20 @@ impl SimpleGateLoop {
         }
         .remove(0);
         if self.is_fused() && packed.device() == Device::Cpu {
-            let (y, h_last) = self.run_fused(&packed, state)?;
+            let (y, h_last) = self.run_fused(&packed, state, input.segments)?;
             return self.finish(y, h_last);
         }
         let projected = packed.f_chunk(3, -1)?;
         let (q, kv, z) = (&projected[0], &projected[1], &projected[2]);
         let (y, h_last) = match self.config.engine {
             Engine::Scan(algorithm) => match q.device() {
-                Device::Cuda(_) => self.run_on_cuda(&[q, kv, z], state)?,
-                _ => self.run_scan(algorithm, [q, kv, z], state)?,
+                Device::Cuda(_) => self.run_on_cuda(&[q, kv, z], state, input.segments)?,
+                _ => self.run_scan(algorithm, [q, kv, z], state, input.segments)?,
             },
+            Engine::HeinsenAsReference if input.segments.is_some() => {
+                let problem = "the reference's log-space scan knows no sequences that begin inside";
+                return Err(NnError::Config { key: "use_heinsen", problem: problem.into() });
+            }
             Engine::HeinsenAsReference => {
                 let (h, h_last) = heinsen::scan(&z.f_sigmoid()?, kv, state, self.config.reverse)?;
                 (q.f_mul(&h)?, h_last)
@@ -140,16 +146,29 @@ impl SimpleGateLoop {
         matches!(self.config.engine, Engine::Scan(Algorithm::Auto | Algorithm::Chunked))
     }
 
-    fn run_fused(&self, packed: &Tensor, state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+    fn run_fused(
+        &self,
+        packed: &Tensor,
+        state: Option<&Tensor>,
+        segments: Option<&Segments>,
+    ) -> Result<(Tensor, Tensor)> {
         let (mode, reverse) = (GateMode::default(), self.config.reverse);
-        let options = fused::Options { mode, reverse };
+        let segment_starts = segments.map(Segments::shared_starts);
+        let options = fused::Options { mode, reverse, segment_starts };
         let (y, h_last) = fused::simple_gate_loop(&widen(packed)?, state, options)?;
         Ok((y.f_to_kind(packed.kind())?, h_last))
     }
 
-    fn run_on_cuda(&self, inputs: &[&Tensor], state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+    fn run_on_cuda(
+        &self,
+        inputs: &[&Tensor],
+        state: Option<&Tensor>,
+        segments: Option<&Segments>,
+    ) -> Result<(Tensor, Tensor)> {
         let (operation, mode) = (Operation::SimpleGateLoop, GateMode::default());
-        fused_on_cuda(Fused { operation, mode, reverse: self.config.reverse }, inputs, state)
+        let segment_starts = segments.map(Segments::shared_starts);
+        let reverse = self.config.reverse;
+        fused_on_cuda(Fused { operation, mode, reverse, segment_starts }, inputs, state)
     }
 
     fn run_scan(
@@ -157,8 +176,10 @@ impl SimpleGateLoop {
         algorithm: Algorithm,
         [q, kv, z]: [&Tensor; 3],
         state: Option<&Tensor>,
+        segments: Option<&Segments>,
     ) -> Result<(Tensor, Tensor)> {
-        let options = ScanOptions { algorithm, reverse: self.config.reverse, segment_starts: None };
+        let segment_starts = segments.map(|segments| segments.starts().to_vec());
+        let options = ScanOptions { algorithm, reverse: self.config.reverse, segment_starts };
         let (h, h_last) = scan_with(&widen(z)?.f_sigmoid()?, &widen(kv)?, state, &options)?;
         Ok((q.f_mul(&h)?.f_to_kind(q.kind())?, h_last))
     }
@@ -193,12 +214,16 @@ impl SequenceLayer for SimpleGateLoop {
     }
 
     fn prefill(&self, x: &Tensor, state: &mut SimpleGateLoopState) -> Result<Tensor> {
+        self.prefill_of(x.into(), state)
+    }
+
+    fn prefill_of(&self, input: LayerInput<'_>, state: &mut SimpleGateLoopState) -> Result<Tensor> {
         if self.config.reverse {
             let problem = "a reversed layer sees the future and has no state to go on from: use \
                            `forward`";
             return Err(NnError::Config { key: "reverse", problem: problem.into() });
         }
-        let (y, next) = self.run(x.into(), state.0.as_ref())?;
+        let (y, next) = self.run(input, state.0.as_ref())?;
         state.0 = Some(next);
         Ok(y)
     }

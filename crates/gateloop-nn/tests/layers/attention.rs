@@ -91,13 +91,15 @@ impl Oracle<'_> {
                         |f: usize| if fades { self.weight(&decays, i, j, f / 2) } else { 1.0 };
                     products.map(|(f, (q, k))| weight(f) * q * k).sum::<f64>() / (d as f64).sqrt()
                 };
-                let mut weights: Vec<f64> = (0..=i).map(score).collect();
+                let first =
+                    self.config.window.map_or(0, |window| (i + 1).saturating_sub(window as usize));
+                let mut weights: Vec<f64> = (first..=i).map(score).collect();
                 if self.config.softmax_normalize.unwrap_or(self.config.rel_pos.is_none()) {
                     let largest = weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                     let total: f64 = weights.iter().map(|w| (w - largest).exp()).sum();
                     weights = weights.iter().map(|w| (w - largest).exp() / total).collect();
                 }
-                for (weight, v) in weights.iter().zip(&v) {
+                for (weight, v) in weights.iter().zip(&v[first..]) {
                     for (f, v) in v.iter().enumerate() {
                         merged[i][head * d + f] += weight * v;
                     }

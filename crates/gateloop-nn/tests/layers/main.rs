@@ -11,6 +11,7 @@ mod gradients;
 mod heinsen;
 mod parameters;
 mod precision;
+mod segments;
 mod transition;
 mod variants;
 mod ways;

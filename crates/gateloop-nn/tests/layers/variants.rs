@@ -68,6 +68,8 @@ pub(crate) fn gate_loops() -> Vec<GateLoopConfig> {
         GateLoopConfig { dim_inner: Some(8), heads: Some(4), ..plain.clone() },
         GateLoopConfig { dim_inner: Some(4), swish_gating: false, sub_ln: true, ..plain.clone() },
         GateLoopConfig { transition_bias: false, recompute: true, ..plain.clone() },
+        GateLoopConfig { heads: Some(2), recompute: true, ..plain.clone() },
+        GateLoopConfig { direct_kv: true, ..plain.clone() },
     ];
     for transition in [TransitionMode::Real, TransitionMode::Identity] {
         for heads in [None, Some(2)] {
@@ -90,7 +92,8 @@ pub(crate) fn simple_gate_loops() -> Vec<SimpleGateLoopConfig> {
     configs
 }
 
-/// With and without rotary positions, decays of either kind, softmax and gates.
+/// With and without rotary positions, decays of either kind, softmax and gates; to everything, and to windows that are
+/// shorter and longer than the sequences of the tests.
 pub(crate) fn attentions() -> Vec<AttentionConfig> {
     let plain = AttentionConfig { dim_head: 4, heads: 2, ..AttentionConfig::new(DIM) };
     let mut configs = vec![
@@ -107,6 +110,16 @@ pub(crate) fn attentions() -> Vec<AttentionConfig> {
             configs.push(AttentionConfig { transition, swish_gating: true, ..fading.clone() });
         }
         configs.push(fading);
+    }
+    for (window, rotary_emb, softmax_normalize) in [
+        (1, false, Some(false)),
+        (5, true, None),
+        (16, false, Some(false)),
+        (35, true, None),
+        (100, true, None),
+    ] {
+        let window = Some(window);
+        configs.push(AttentionConfig { window, rotary_emb, softmax_normalize, ..plain.clone() });
     }
     configs
 }
