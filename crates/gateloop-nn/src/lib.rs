@@ -54,6 +54,7 @@ mod recompute;
 mod residual;
 mod scan;
 mod segments;
+mod shared;
 mod simple_gate_loop;
 mod threads;
 
@@ -64,7 +65,7 @@ pub use gate_loop::{GateLoop, GateLoopConfig, GateLoopState};
 pub use layer::{LayerInput, SequenceLayer};
 pub use linear::{Bias, HasLinears, Linear, WeightKind, forward_all};
 pub use norm::{LayerNorm, RmsNorm, RmsNormKind};
-pub use recompute::recompute;
+pub use recompute::{recompute, recompute_with};
 pub use residual::{NormPlacement, Residual};
 pub use scan::{ScanOptions, scan, scan_with};
 pub use segments::Segments;

@@ -2,6 +2,7 @@
 //! backward pass.
 
 use crate::autograd::{self, Function, Saved};
+use crate::cuda::Autocast;
 use crate::error::{NnError, Result};
 use tch::{Kind, Tensor};
 
@@ -12,7 +13,8 @@ use tch::{Kind, Tensor};
 /// and gradients are those of `f` itself, bit for bit; except that libtorch may add up the parts of a
 /// gradient in another order where an input is used in several places.
 ///
-/// Only `inputs` receive gradients: a tensor that `f` has captured is a constant to it.
+/// Only `inputs` receive gradients: a tensor that `f` has captured is a constant to it, unless it is one of the
+/// parameters of [`recompute_with`]. Autocast is in the backward pass what it was in the forward pass.
 ///
 /// ```
 /// use gateloop_nn::recompute;
@@ -28,14 +30,34 @@ pub fn recompute<const N: usize, F>(f: F, inputs: &[&Tensor]) -> Result<[Tensor;
 where
     F: Fn(&[Tensor]) -> Result<[Tensor; N]> + Send + Sync + 'static,
 {
-    let outputs = autograd::apply(Recomputed::<N, F>(f), inputs)?;
+    recompute_with(f, inputs, &[])
+}
+
+/// [`recompute`] of an `f` that has captured `parameters`, which receive their gradients, too. `f` is still given
+/// `inputs` alone.
+pub fn recompute_with<const N: usize, F>(
+    f: F,
+    inputs: &[&Tensor],
+    parameters: &[&Tensor],
+) -> Result<[Tensor; N]>
+where
+    F: Fn(&[Tensor]) -> Result<[Tensor; N]> + Send + Sync + 'static,
+{
+    let function = Recomputed { f, inputs: inputs.len(), autocast: Autocast::is_on() };
+    let operands: Vec<&Tensor> = inputs.iter().chain(parameters).copied().collect();
+    let outputs = autograd::apply(function, &operands)?;
     outputs.try_into().map_err(|outputs: Vec<Tensor>| NnError::Function {
         message: format!("{} outputs came back instead of {N}", outputs.len()),
     })
 }
 
 /// N outputs, known from the type of F.
-struct Recomputed<const N: usize, F>(F);
+struct Recomputed<const N: usize, F> {
+    f: F,
+    /// How many of what was given are the function's inputs; parameters follow.
+    inputs: usize,
+    autocast: bool,
+}
 
 impl<const N: usize, F> Function for Recomputed<N, F>
 where
@@ -44,10 +66,10 @@ where
     const OUTPUTS: usize = N;
 
     fn forward(&self, inputs: &[Tensor], saved: &mut Saved) -> Result<Vec<Tensor>> {
-        for input in inputs {
-            saved.push(input);
+        for tensor in inputs {
+            saved.push(tensor);
         }
-        Ok((self.0)(inputs)?.into())
+        Ok((self.f)(&inputs[..self.inputs])?.into())
     }
 
     fn backward(
@@ -56,13 +78,22 @@ where
         grad_outputs: &[Option<Tensor>],
         needs_grad: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
-        let leaves = saved
+        let (inputs, parameters) = saved.split_at(self.inputs);
+        let leaves = inputs
             .iter()
             .zip(needs_grad)
             .map(|(input, &needs)| Ok(input.f_detach()?.f_set_requires_grad(needs)?))
             .collect::<Result<Vec<Tensor>>>()?;
-        let scalar = tch::with_grad(|| contract(&(self.0)(&leaves)?, grad_outputs))?;
-        let wanted: Vec<&Tensor> = leaves.iter().filter(|leaf| leaf.requires_grad()).collect();
+        let scalar = tch::with_grad(|| {
+            let _autocast = self.autocast.then(Autocast::bf16);
+            contract(&(self.f)(&leaves)?, grad_outputs)
+        })?;
+        let wanted: Vec<&Tensor> = leaves
+            .iter()
+            .chain(parameters)
+            .zip(needs_grad)
+            .filter_map(|(tensor, needs)| needs.then_some(tensor))
+            .collect();
         let Some(scalar) = scalar.filter(Tensor::requires_grad) else {
             return Ok(needs_grad.iter().map(|_| None).collect());
         };

@@ -7,7 +7,7 @@ mod common;
 use common::{
     TestResult, assert_bits, assert_close, gradients, leaf, tensor, tolerance, weighted_sum,
 };
-use gateloop_nn::{NnError, Result, recompute, scan};
+use gateloop_nn::{NnError, Result, recompute, recompute_with, scan};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tch::{Kind, Tensor};
@@ -105,5 +105,23 @@ fn a_failure_in_the_second_run_is_an_error_of_the_backward_pass() -> TestResult 
     let outputs = recompute(fails, &[&x, &y])?;
     let error = loss(&outputs).f_backward().unwrap_err().to_string();
     assert!(error.contains("out of luck"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn captured_parameters_learn_too() -> TestResult {
+    let [x, y] = inputs();
+    let weight = leaf(&tensor(&[3, 3], Kind::Double, 5));
+    let mapped = |weight: &Tensor, inputs: &[Tensor]| -> Result<[Tensor; 2]> {
+        work(&[inputs[0].f_matmul(weight)?, inputs[1].shallow_clone()])
+    };
+    let plain = mapped(&weight, &[x.shallow_clone(), y.shallow_clone()])?;
+    let expected = gradients(&loss(&plain), &[&x, &y, &weight]);
+    let captured = std::sync::Mutex::new(weight.shallow_clone());
+    let run = move |inputs: &[Tensor]| mapped(&captured.lock().unwrap(), inputs);
+    let again = recompute_with(run, &[&x, &y], &[&weight])?;
+    for (grad, expected) in gradients(&loss(&again), &[&x, &y, &weight]).iter().zip(&expected) {
+        assert_bits("gradient", grad, expected);
+    }
     Ok(())
 }

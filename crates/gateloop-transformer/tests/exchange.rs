@@ -99,12 +99,16 @@ fn every_configuration_is_told_from_its_weights() -> TestResult {
         let layout = if config.tie_embedding { Layout::Jax } else { Layout::PyTorch };
         let model = model_f64(&config);
         // What no shape shows.
-        let given = [
+        let mut given = vec![
             format!("model.heads={}", config.heads),
             format!("model.ablate_complex={}", config.ablate_complex),
             format!("model.ablate_state_transition={}", config.ablate_state_transition),
             "model.rel_pos=corrected".to_owned(),
         ];
+        if config.has(LayerKind::SlidingWindowAttention) {
+            given.push(format!("model.layers={}", serde_json::to_string(&config.layers)?));
+            given.push(format!("model.attention_window={}", config.attention_window));
+        }
         let inferred = infer(&model.parameters(), layout, &given)?;
         let found = Model::new(&inferred.config.model, Device::Cpu)?;
         weights::load_strict(&found.parameters(), &model.parameters())?;

@@ -13,4 +13,5 @@ mod window;
 
 pub use layer::{Attention, AttentionConfig};
 pub use rel_pos::RelPos;
+pub(crate) use rotary::Rotary;
 pub use state::AttentionState;

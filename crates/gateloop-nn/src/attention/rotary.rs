@@ -13,7 +13,7 @@ const THETA: f64 = 10_000.0;
 /// `freqs` `[d / 2]` stands among the parameters, because the reference's weight files have it, but
 /// is not trained.
 #[derive(Debug)]
-pub(super) struct Rotary {
+pub(crate) struct Rotary {
     freqs: Tensor,
 }
 

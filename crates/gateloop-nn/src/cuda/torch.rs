@@ -84,6 +84,11 @@ pub struct Autocast {
 }
 
 impl Autocast {
+    /// Whether it is on in this thread.
+    pub fn is_on() -> bool {
+        Switched::to(false).was != 0
+    }
+
     /// Turns it on.
     #[must_use = "autocast ends when this is dropped"]
     pub fn bf16() -> Self {
@@ -115,25 +120,19 @@ impl FullPrecision {
 mod tests {
     use super::*;
 
-    /// Whether autocast is on.
-    fn is_on() -> bool {
-        let probe = Switched::to(false);
-        probe.was != 0
-    }
-
     #[test]
     fn autocast_comes_back_to_what_it_was() {
-        assert!(!is_on());
+        assert!(!Autocast::is_on());
         {
             let _outer = Autocast::bf16();
-            assert!(is_on());
+            assert!(Autocast::is_on());
             {
                 let _inner = Autocast::bf16();
                 let _full = FullPrecision::new();
-                assert!(!is_on());
+                assert!(!Autocast::is_on());
             }
-            assert!(is_on());
+            assert!(Autocast::is_on());
         }
-        assert!(!is_on());
+        assert!(!Autocast::is_on());
     }
 }

@@ -44,8 +44,10 @@ fn describe(text: &mut String, model: &Model) {
         line(text, &format!("  {part:<14} {:>12}", grouped(count)));
     }
     line(text, &format!("  {:<14} {:>12}", "total", grouped(total)));
-    let fixed = model.state_len(0);
-    let per_token = model.state_len(1) - fixed;
+    // Beyond every window.
+    const MANY: i64 = 1 << 24;
+    let per_token = model.state_len(MANY + 1) - model.state_len(MANY);
+    let fixed = model.state_len(MANY) - MANY * per_token;
     let numbers = |n: i64| format!("{} numbers, {:.1} KiB in f32", grouped(n), n as f64 / 256.0);
     let state = match (fixed, per_token) {
         (_, 0) => format!("{} for each sequence, whatever its length", numbers(fixed)),
@@ -61,7 +63,7 @@ fn part_of(name: &str) -> &'static str {
     match (pieces.next(), pieces.nth(1), pieces.next()) {
         (Some("token_emb"), ..) => "embedding",
         (Some("layers"), _, Some("norm")) => "norms",
-        (Some("layers"), Some("0"), _) => "mixers",
+        (Some("layers"), Some("0" | "front"), _) => "mixers",
         (Some("layers"), ..) => "feed-forwards",
         _ => "logits",
     }
@@ -93,6 +95,7 @@ mod tests {
     fn parameters_fall_into_their_parts() {
         assert_eq!(part_of("token_emb.weight"), "embedding");
         assert_eq!(part_of("layers.3.0.fn.to_qkv.weight"), "mixers");
+        assert_eq!(part_of("layers.3.front.fn.to_qkva.0.weight"), "mixers");
         assert_eq!(part_of("layers.3.1.fn.0.bias"), "feed-forwards");
         assert_eq!(part_of("layers.3.0.norm.gamma"), "norms");
         assert_eq!(part_of("to_logits.0.gamma"), "logits");

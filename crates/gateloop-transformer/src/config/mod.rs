@@ -83,12 +83,11 @@ impl Config {
         self.data.validate()?;
         self.train.validate()?;
         if self.train.carry_state && self.model.has(LayerKind::Attention) {
-            let by_layers = !self.model.layers.is_empty();
-            let option = if by_layers { "layers" } else { "use_gate_looped_attn" };
             return Err(ConfigError::Contradiction {
                 first: "train.carry_state = true".to_owned(),
-                second: format!("model.{option} = {}", self.model.entry(option)),
-                problem: "the state of full attention grows with every window; leave one out",
+                second: self.model.said_of_layers(),
+                problem: "the state of full attention grows with every window; leave one out, or take \
+                          sliding_window_attention",
             });
         }
         self.generate.validate()

@@ -31,6 +31,8 @@ pub struct ModelConfig {
     /// Inner width C = heads x head dimension of the gate loop; unset: `dim`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dim_gate_looped_attn: Option<usize>,
+    /// Project the product of key and value, not each of them; an ablation, for one head a channel.
+    pub direct_kv: bool,
     /// How the gate loop is computed; the numbers are the same.
     pub gate_loop_form: FormVariant,
     /// Compute the gate loop again in the backward pass instead of keeping what it needs.
@@ -41,6 +43,10 @@ pub struct ModelConfig {
     pub heads: usize,
     /// Rotary position embedding in attention.
     pub rotary_emb: bool,
+    /// Tokens that `sliding_window_attention` sees, itself included.
+    pub attention_window: usize,
+    /// A simple gate loop, with its own norm and shortcut, in front of every attention: it tells where tokens are.
+    pub simple_gate_loop_before_attention: bool,
     /// Softmax in attention; unset: unless there are data-dependent positions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attn_softmax_normalize: Option<bool>,
@@ -81,11 +87,14 @@ impl Default for ModelConfig {
             use_gate_looped_attn: true,
             gate_loop_heads: None,
             dim_gate_looped_attn: None,
+            direct_kv: false,
             gate_loop_form: FormVariant::Auto,
             checkpoint_gate_looped_attn: false,
             dim_head: 64,
             heads: 8,
             rotary_emb: false,
+            attention_window: 256,
+            simple_gate_loop_before_attention: false,
             attn_softmax_normalize: None,
             data_dependent_rel_pos: false,
             rel_pos: RelPosVariant::Corrected,
@@ -160,10 +169,24 @@ impl ModelConfig {
         if self.has(LayerKind::GateLoop) {
             self.validate_gate_loop()?;
         }
-        if self.has(LayerKind::Attention) {
-            self.validate_attention()?;
+        positive("model.attention_window", self.attention_window)?;
+        if self.has(LayerKind::Attention) || self.has(LayerKind::SlidingWindowAttention) {
+            return self.validate_attention();
+        }
+        if self.simple_gate_loop_before_attention {
+            return Err(ConfigError::Contradiction {
+                first: "model.simple_gate_loop_before_attention = true".to_owned(),
+                second: self.said_of_layers(),
+                problem: "there is no attention; add a layer of it or leave the option out",
+            });
         }
         Ok(())
+    }
+
+    /// The key that chooses the mixers, with its value.
+    pub(super) fn said_of_layers(&self) -> String {
+        let key = if self.layers.is_empty() { "use_gate_looped_attn" } else { "layers" };
+        format!("model.{key} = {}", self.entry(key))
     }
 
     fn validate_gate_loop(&self) -> Result<(), ConfigError> {
@@ -172,6 +195,13 @@ impl ModelConfig {
             let nearby = nearby_divisors(inner_dim, heads);
             return Err(ConfigError::HeadsDoNotDivide { heads, inner_dim, nearby });
         }
+        if self.direct_kv && heads != inner_dim {
+            return Err(ConfigError::Contradiction {
+                first: "model.direct_kv = true".to_owned(),
+                second: format!("model.gate_loop_heads = {heads}"),
+                problem: "the product of key and value is one number only with one head a channel; leave one out",
+            });
+        }
         if self.gate_loop_form == FormVariant::Scan && heads != inner_dim {
             return Err(ConfigError::ScanOfWideHeads { heads, inner_dim });
         }
@@ -179,6 +209,13 @@ impl ModelConfig {
     }
 
     fn validate_attention(&self) -> Result<(), ConfigError> {
+        if self.data_dependent_rel_pos && self.has(LayerKind::SlidingWindowAttention) {
+            return Err(ConfigError::Contradiction {
+                first: "model.data_dependent_rel_pos = true".to_owned(),
+                second: self.said_of_layers(),
+                problem: "scores that fade are a soft window of their own; leave one out",
+            });
+        }
         let dim_head = self.dim_head;
         let needs_pairs = [
             ("rotary_emb", self.rotary_emb),

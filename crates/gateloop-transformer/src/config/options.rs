@@ -12,8 +12,17 @@ pub enum LayerKind {
     GateLoop,
     /// `attention`: full causal attention.
     Attention,
+    /// `sliding_window_attention`: attention to the last `attention_window` tokens.
+    SlidingWindowAttention,
     /// `simple_gate_loop`: a real gate for every channel.
     SimpleGateLoop,
+}
+
+impl LayerKind {
+    /// Whether this is attention, to all tokens or to the last ones.
+    pub fn is_attention(self) -> bool {
+        matches!(self, Self::Attention | Self::SlidingWindowAttention)
+    }
 }
 
 /// `window_order`: which windows of the data are learned from.

@@ -92,6 +92,25 @@ fn options_that_contradict_each_other_are_both_named() {
             ["train.carry_state = true", "model.layers = [attention]"],
         ),
         (
+            &["train.carry_state=true", "train.window_order=sequential", "train.recompute=true"],
+            ["train.carry_state = true", "train.recompute = true"],
+        ),
+        (
+            &["model.simple_gate_loop_before_attention=true"],
+            ["model.simple_gate_loop_before_attention = true", "model.use_gate_looped_attn = true"],
+        ),
+        (
+            &["model.direct_kv=true", "model.gate_loop_heads=8"],
+            ["model.direct_kv = true", "model.gate_loop_heads = 8"],
+        ),
+        (
+            &[
+                "model.data_dependent_rel_pos=true",
+                "model.layers=[\"gate_loop\", \"sliding_window_attention\"]",
+            ],
+            ["model.data_dependent_rel_pos = true", "sliding_window_attention"],
+        ),
+        (
             &["generate.top_k=5", "generate.filter_thres=0.5"],
             ["generate.top_k = 5", "generate.filter_thres = 0.5"],
         ),

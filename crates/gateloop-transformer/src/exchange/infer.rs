@@ -17,7 +17,8 @@ pub struct Inferred {
 /// Infers `[model]` from tensors under this crate's names; `overrides`, such as `model.heads=8`, come
 /// on top.
 ///
-/// What the shapes leave open and has no usual value is asked for, in an error.
+/// Attention is taken to be to all tokens, as the references' is; a window is for the overrides to say. What the shapes
+/// leave open and has no usual value is asked for, in an error.
 pub fn infer(
     tensors: &Tensors,
     layout: Layout,
@@ -73,8 +74,11 @@ fn gate_loop(model: &mut ModelConfig, shapes: &Shapes<'_>, n: usize) -> Result<(
     let name = |name: &str| format!("layers.{n}.0.fn.{name}");
     let [qkv, _] = shapes.matrix(&name("to_qkv.weight"))?;
     let [decays, _] = shapes.matrix(&name("to_a.0.weight"))?;
-    model.dim_gate_looped_attn = Some(qkv / 3).filter(|inner| *inner != model.dim);
-    model.gate_loop_heads = Some(decays / 2).filter(|heads| *heads != qkv / 3);
+    // Keys and values projected as one have one head a channel; no number of heads is more than the channels.
+    model.direct_kv = qkv == decays;
+    let inner = if model.direct_kv { qkv / 2 } else { qkv / 3 };
+    model.dim_gate_looped_attn = Some(inner).filter(|inner| *inner != model.dim);
+    model.gate_loop_heads = Some(decays / 2).filter(|heads| *heads != inner);
     model.state_transition_bias = shapes.has(&name("to_a.0.bias"));
     model.attn_add_swish_gating = shapes.has(&name("to_gates.0.weight"));
     model.sub_ln = shapes.has(&name("maybe_sub_ln.weight"));
@@ -91,6 +95,8 @@ fn attention(
     let [qkv, _] = shapes.matrix(&name("to_qkv.0.weight"))?;
     let inner = qkv / 3;
     let freqs = name("rotary_emb.freqs");
+    model.simple_gate_loop_before_attention =
+        shapes.has(&format!("layers.{n}.front.fn.to_qkva.0.weight"));
     model.rotary_emb = shapes.has(&freqs);
     model.attn_add_swish_gating = shapes.has(&name("to_gates.0.weight"));
     model.data_dependent_rel_pos = shapes.has(&name("to_a.0.weight"));

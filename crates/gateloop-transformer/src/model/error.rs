@@ -44,6 +44,11 @@ pub enum ModelError {
         /// How the weights are kept.
         kind: WeightKind,
     },
+    /// Weights cannot be replaced while a backward pass may still need them.
+    #[error(
+        "losses of this model wait for their backward pass: drop them before its weights are rounded"
+    )]
+    InUse,
     /// A layer refused its configuration or its input.
     #[error(transparent)]
     Layer(#[from] NnError),

@@ -24,7 +24,7 @@ pub(super) enum Mixer {
 pub enum LayerState {
     /// Complex [B, H, head_dim, head_dim].
     GateLoop(GateLoopState),
-    /// Keys and values of every token so far.
+    /// Keys and values of every token so far, or of those in the window.
     Attention(AttentionState),
     /// [B, D].
     SimpleGateLoop(SimpleGateLoopState),
@@ -34,6 +34,7 @@ const COMPLEX_STATE: &str = "state.complex";
 const STATE: &str = "state";
 const KEYS: &str = "keys";
 const VALUES: &str = "values";
+const TOKENS: &str = "tokens";
 
 impl LayerState {
     /// The tensors of the state, none before the first token.
@@ -59,20 +60,15 @@ impl LayerState {
                 state.tensor().map(|tensor| (STATE, tensor.shallow_clone())).into_iter().collect()
             }
             Self::Attention(state) => match state.tensors() {
-                Some((keys, values)) => {
-                    vec![(KEYS, keys.shallow_clone()), (VALUES, values.shallow_clone())]
-                }
+                // Copies: a ring is written to while decoding goes on.
+                Some((keys, values)) => vec![
+                    (KEYS, keys.f_detach_copy()?),
+                    (VALUES, values.f_detach_copy()?),
+                    (TOKENS, Tensor::f_from_slice(&[state.tokens()])?),
+                ],
                 None => Vec::new(),
             },
         })
-    }
-
-    fn kind(&self) -> LayerKind {
-        match self {
-            Self::GateLoop(_) => LayerKind::GateLoop,
-            Self::Attention(_) => LayerKind::Attention,
-            Self::SimpleGateLoop(_) => LayerKind::SimpleGateLoop,
-        }
     }
 
     /// Every row `count` times; nothing to repeat before the first token.
@@ -100,7 +96,9 @@ impl LayerState {
                 None => state,
             }),
             Self::Attention(state) => Self::Attention(match state.tensors() {
-                Some((keys, values)) => AttentionState::from_tensors(rows(keys)?, rows(values)?),
+                Some((keys, values)) => {
+                    AttentionState::from_ring(rows(keys)?, rows(values)?, state.tokens())
+                }
                 None => state,
             }),
         })
@@ -117,6 +115,11 @@ impl Mixer {
         Ok(match kind {
             LayerKind::GateLoop => Self::GateLoop(gate_loop(config, dim).init(path)?),
             LayerKind::Attention => Self::Attention(attention(config, dim).init(path)?),
+            LayerKind::SlidingWindowAttention => {
+                let window = Some(config.attention_window as i64);
+                let layer = AttentionConfig { window, ..attention(config, dim) };
+                Self::Attention(layer.init(path)?)
+            }
             LayerKind::SimpleGateLoop => {
                 // The norm stands in the shortcut around the layer.
                 let layer =
@@ -126,12 +129,14 @@ impl Mixer {
         })
     }
 
-    pub(super) fn kind(&self) -> LayerKind {
-        match self {
-            Self::GateLoop(_) => LayerKind::GateLoop,
-            Self::Attention(_) => LayerKind::Attention,
-            Self::SimpleGateLoop(_) => LayerKind::SimpleGateLoop,
-        }
+    /// Whether the state is one of this kind.
+    pub(super) fn fits(&self, state: &LayerState) -> bool {
+        matches!(
+            (self, state),
+            (Self::GateLoop(_), LayerState::GateLoop(_))
+                | (Self::Attention(_), LayerState::Attention(_))
+                | (Self::SimpleGateLoop(_), LayerState::SimpleGateLoop(_))
+        )
     }
 
     /// The whole sequence with a transition for this call; the simple layer has but one.
@@ -142,7 +147,7 @@ impl Mixer {
     ) -> Result<Tensor, NnError> {
         match self {
             Self::GateLoop(layer) => layer.forward_with(input, transition),
-            Self::Attention(layer) => layer.forward_with(&input.tensor()?, transition),
+            Self::Attention(layer) => layer.forward_with(input, transition),
             Self::SimpleGateLoop(layer) => layer.forward_of(input),
         }
     }
@@ -158,7 +163,14 @@ impl Mixer {
                 LayerState::SimpleGateLoop(SimpleGateLoopState::from_tensor(part(STATE)?))
             }
             Self::Attention(_) => {
-                LayerState::Attention(AttentionState::from_tensors(part(KEYS)?, part(VALUES)?))
+                let (keys, values) = (part(KEYS)?, part(VALUES)?);
+                LayerState::Attention(match part(TOKENS) {
+                    Some(tokens) if tokens.numel() == 1 => {
+                        AttentionState::from_ring(keys, values, tokens.int64_value(&[0]))
+                    }
+                    Some(_) => return None,
+                    None => AttentionState::from_tensors(keys, values),
+                })
             }
         })
     }
@@ -167,7 +179,7 @@ impl Mixer {
     pub(super) fn state_len(&self, tokens: i64) -> i64 {
         match self {
             Self::GateLoop(layer) => layer.state_len(),
-            Self::Attention(layer) => layer.state_len_per_token() * tokens,
+            Self::Attention(layer) => layer.state_len(tokens),
             Self::SimpleGateLoop(layer) => layer.state_len(),
         }
     }
@@ -189,6 +201,7 @@ fn gate_loop(config: &ModelConfig, dim: i64) -> GateLoopConfig {
     GateLoopConfig {
         dim_inner: Some(config.inner_dim() as i64),
         heads: Some(config.gate_loop_heads() as i64),
+        direct_kv: config.direct_kv,
         swish_gating: config.attn_add_swish_gating,
         sub_ln: config.sub_ln,
         frac_gradient_state_transition: config.frac_gradient_state_transition,
@@ -236,21 +249,31 @@ impl SequenceLayer for Mixer {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor, NnError> {
+        self.forward_of(x.into())
+    }
+
+    fn forward_of(&self, input: LayerInput<'_>) -> Result<Tensor, NnError> {
         match self {
-            Self::GateLoop(layer) => layer.forward(x),
-            Self::Attention(layer) => layer.forward(x),
-            Self::SimpleGateLoop(layer) => layer.forward(x),
+            Self::GateLoop(layer) => layer.forward_of(input),
+            Self::Attention(layer) => layer.forward_of(input),
+            Self::SimpleGateLoop(layer) => layer.forward_of(input),
         }
     }
 
     fn prefill(&self, x: &Tensor, state: &mut LayerState) -> Result<Tensor, NnError> {
+        self.prefill_of(x.into(), state)
+    }
+
+    fn prefill_of(&self, input: LayerInput<'_>, state: &mut LayerState) -> Result<Tensor, NnError> {
         match (self, state) {
-            (Self::GateLoop(layer), LayerState::GateLoop(state)) => layer.prefill(x, state),
-            (Self::Attention(layer), LayerState::Attention(state)) => layer.prefill(x, state),
-            (Self::SimpleGateLoop(layer), LayerState::SimpleGateLoop(state)) => {
-                layer.prefill(x, state)
+            (Self::GateLoop(layer), LayerState::GateLoop(state)) => layer.prefill_of(input, state),
+            (Self::Attention(layer), LayerState::Attention(state)) => {
+                layer.prefill_of(input, state)
             }
-            (_, state) => Err(self.foreign(state)),
+            (Self::SimpleGateLoop(layer), LayerState::SimpleGateLoop(state)) => {
+                layer.prefill_of(input, state)
+            }
+            _ => Err(foreign()),
         }
     }
 
@@ -261,20 +284,13 @@ impl SequenceLayer for Mixer {
             (Self::SimpleGateLoop(layer), LayerState::SimpleGateLoop(state)) => {
                 layer.step(x, state)
             }
-            (_, state) => Err(self.foreign(state)),
+            _ => Err(foreign()),
         }
     }
 }
 
-impl Mixer {
-    /// The model has looked at the kinds of its states before; this is for whoever comes without.
-    fn foreign(&self, state: &LayerState) -> NnError {
-        let problem = format!("a {:?} got the state of a {:?}", self.kind(), state.kind());
-        NnError::Config { key: "layers", problem }
-    }
-}
-
-/// Whether the states are those of such mixers, in this order.
-pub(super) fn fits<'a>(mixers: impl Iterator<Item = &'a Mixer>, states: &[LayerState]) -> bool {
-    mixers.map(Mixer::kind).eq(states.iter().map(LayerState::kind))
+/// The model has looked at the kinds of its states before; this is for whoever comes without.
+fn foreign() -> NnError {
+    let problem = "a layer got the state of a layer of another kind".to_owned();
+    NnError::Config { key: "layers", problem }
 }

@@ -1,5 +1,6 @@
 //! The language model: embedding, blocks of a mixer and a feed-forward, logits.
 
+mod block;
 mod error;
 mod mixer;
 mod quantize;
@@ -10,18 +11,18 @@ pub use mixer::LayerState;
 use crate::config::ModelConfig;
 use crate::hex::hex;
 use crate::weights::Tensors;
+use block::Block;
 use error::ids_error;
 use gateloop_nn::autograd::gradients_are_recorded;
 use gateloop_nn::gate_loop::TransitionMode;
 use gateloop_nn::{
-    Bias, FeedForward, FeedForwardConfig, Linear, NnError, NormPlacement, Residual, RmsNorm,
-    SequenceLayer, WeightKind,
+    Bias, Linear, NnError, RmsNorm, Segments, SequenceLayer, WeightKind, recompute_with,
 };
 use mixer::{Mixer, transition_mode};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-use tch::nn::{Init, Path, VarStore};
+use std::sync::{Arc, Mutex, PoisonError};
+use tch::nn::{Init, VarStore};
 use tch::{Device, Kind, Reduction, Tensor};
 
 /// A GateLoop language model with its parameters.
@@ -30,7 +31,9 @@ pub struct Model {
     vs: VarStore,
     config: ModelConfig,
     token_emb: Tensor,
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<Block>>,
+    /// Those of each block, to compute it again in the backward pass; none if that is not to be done.
+    recomputed: Vec<Vec<Tensor>>,
     final_norm: Option<RmsNorm>,
     /// None where the embedding makes the logits.
     to_logits: Option<Linear>,
@@ -38,18 +41,12 @@ pub struct Model {
     bytes_per_step: usize,
 }
 
-#[derive(Debug)]
-struct Block {
-    mixer: Residual<Mixer>,
-    feed_forward: Residual<FeedForward>,
-}
-
 /// libtorch has one random generator for the process: a model that is built beside another must not
 /// take numbers from the other's seed.
 static INITIALISING: Mutex<()> = Mutex::new(());
 
-/// What the model remembers while it decodes: one state a layer. Those of gate loops do not grow with
-/// the number of tokens, those of attention do.
+/// What the model remembers while it decodes: one state for each layer, and one more, before it, for a gate loop in
+/// front of attention. Those of gate loops do not grow with the number of tokens, those of attention do, up to its window.
 #[derive(Debug)]
 pub struct DecodeState {
     layers: Vec<LayerState>,
@@ -68,7 +65,7 @@ impl DecodeState {
     }
 
     /// The tensors of all layers by name, all of them real: `LAYER.state.complex` [.., 2], `LAYER.state`,
-    /// `LAYER.keys`, `LAYER.values`. None before the first token.
+    /// `LAYER.keys`, `LAYER.values`, `LAYER.tokens`. None before the first token.
     pub fn tensors(&self) -> Result<Tensors, ModelError> {
         let mut tensors = Tensors::new();
         for (n, layer) in self.layers.iter().enumerate() {
@@ -119,7 +116,7 @@ impl Model {
         let init = Init::Randn { mean: 0.0, stdev };
         let token_emb = (&root / "token_emb").f_var("weight", &[num_tokens, dim], init)?;
         let blocks = (0..config.depth)
-            .map(|n| Block::new(&(&root / "layers" / n), n, config))
+            .map(|n| Block::new(&(&root / "layers" / n), n, config).map(Arc::new))
             .collect::<Result<_, _>>()?;
         let path = &root / "to_logits";
         // A post-norm block ends normalised, so the reference has no norm, and no index, here.
@@ -138,12 +135,13 @@ impl Model {
             config,
             token_emb,
             blocks,
+            recomputed: Vec::new(),
             final_norm,
             to_logits,
             weights,
             bytes_per_step: 0,
         };
-        model.bytes_per_step = model.count_bytes();
+        model.bytes_per_step = model.count_bytes()?;
         Ok(model)
     }
 
@@ -178,20 +176,56 @@ impl Model {
     /// [`forward`](Self::forward) with ablations for this call.
     pub fn forward_with(&self, ids: &Tensor, ablation: Ablation) -> Result<Tensor, ModelError> {
         self.check_ids(ids, 2)?;
-        self.run(ids, ablation)
+        self.run(ids, ablation, None)
+    }
+
+    /// [`forward`](Self::forward) of several texts packed into each row, which know nothing of one another.
+    ///
+    /// # Shapes
+    /// - `ids`: Int64 [B, T], like the segments; returns [B, T, V]
+    pub fn forward_packed(
+        &self,
+        ids: &Tensor,
+        segments: &Arc<Segments>,
+    ) -> Result<Tensor, ModelError> {
+        self.check_ids(ids, 2)?;
+        self.run(ids, Ablation::default(), Some(segments))
     }
 
     /// [`forward_with`](Self::forward_with) for ids that have been checked.
-    fn run(&self, ids: &Tensor, ablation: Ablation) -> Result<Tensor, ModelError> {
+    fn run(
+        &self,
+        ids: &Tensor,
+        ablation: Ablation,
+        segments: Option<&Arc<Segments>>,
+    ) -> Result<Tensor, ModelError> {
         let transition = transition_mode(
             ablation.complex.unwrap_or(self.config.ablate_complex),
             ablation.state_transition.unwrap_or(self.config.ablate_state_transition),
         );
         let mut x = self.embed(ids)?;
-        for block in &self.blocks {
-            x = block.forward(&x, transition)?;
+        for (n, block) in self.blocks.iter().enumerate() {
+            x = match self.recomputed.get(n) {
+                Some(parameters) if gradients_are_recorded() => {
+                    recomputed(block, &x, transition, segments, parameters)?
+                }
+                _ => block.forward(&x, transition, segments.map(Arc::as_ref))?,
+            };
         }
         self.logits(&x)
+    }
+
+    /// Whether layers are computed again in the backward pass of whole sequences, rather than kept: the same numbers,
+    /// to within rounding, for less memory and more time.
+    pub fn set_recompute(&mut self, recompute: bool) {
+        let parameters = self.parameters();
+        let of_block = |n: usize| -> Vec<Tensor> {
+            let prefix = format!("layers.{n}.");
+            let own = parameters.iter().filter(|(name, _)| name.starts_with(&prefix));
+            own.map(|(_, parameter)| parameter.shallow_clone()).collect()
+        };
+        let blocks = if recompute { self.blocks.len() } else { 0 };
+        self.recomputed = (0..blocks).map(of_block).collect();
     }
 
     /// Mean cross entropy in nats of predicting each token from those before it.
@@ -207,7 +241,7 @@ impl Model {
     /// [`loss`](Self::loss) with ablations for this call.
     pub fn loss_with(&self, windows: &Tensor, ablation: Ablation) -> Result<Tensor, ModelError> {
         self.check_windows(windows)?;
-        let logits = self.run(&windows.f_narrow(1, 0, windows.size()[1] - 1)?, ablation)?;
+        let logits = self.run(&windows.f_narrow(1, 0, windows.size()[1] - 1)?, ablation, None)?;
         self.cross_entropy(&logits, windows)
     }
 
@@ -248,21 +282,39 @@ impl Model {
 
     /// The state before the first token.
     pub fn initial_state(&self, batch: i64) -> DecodeState {
-        let layers = self.blocks.iter().map(|block| block.mixer.initial_state(batch)).collect();
+        let layers = self.mixers().map(|mixer| mixer.initial_state(batch)).collect();
         DecodeState { layers }
+    }
+
+    /// What has a state, in the order of the states.
+    fn mixers(&self) -> impl Iterator<Item = &Mixer> {
+        self.blocks.iter().flat_map(|block| block.mixers())
+    }
+
+    /// The blocks with their states.
+    fn with_states<'a>(
+        &'a self,
+        state: &'a mut DecodeState,
+    ) -> impl Iterator<Item = (&'a Block, &'a mut [LayerState])> {
+        let mut rest = state.layers.as_mut_slice();
+        self.blocks.iter().map(move |block| {
+            let (own, others) = std::mem::take(&mut rest).split_at_mut(block.mixers().count());
+            rest = others;
+            (block.as_ref(), own)
+        })
     }
 
     /// A state from tensors that [`DecodeState::tensors`] gave; their shapes are checked when it is used.
     pub fn state_from(&self, tensors: &Tensors) -> Result<DecodeState, ModelError> {
-        let layer = |(n, block): (usize, &Block)| {
+        let layer = |(n, mixer): (usize, &Mixer)| {
             let part = |part: &str| {
                 let tensor = tensors.get(&format!("{n}.{part}"))?;
                 tensor.f_to_device(self.device()).ok()
             };
             let problem = || ModelError::State { problem: format!("it lacks layer {n}") };
-            block.mixer.layer().state(part).ok_or_else(problem)
+            mixer.state(part).ok_or_else(problem)
         };
-        let layers = self.blocks.iter().enumerate().map(layer).collect::<Result<_, _>>()?;
+        let layers = self.mixers().enumerate().map(layer).collect::<Result<_, _>>()?;
         Ok(DecodeState { layers })
     }
 
@@ -301,8 +353,8 @@ impl Model {
         self.check_state(state)?;
         self.check_ids(ids, 2)?;
         let mut x = self.embed(ids)?;
-        for (block, state) in self.blocks.iter().zip(&mut state.layers) {
-            x = block.feed_forward.forward(&block.mixer.prefill(&x, state)?)?;
+        for (block, states) in self.with_states(state) {
+            x = block.prefill(&x, states, None)?;
         }
         Ok(x)
     }
@@ -315,15 +367,15 @@ impl Model {
         self.check_state(state)?;
         self.check_ids(ids, 1)?;
         let mut x = self.embed(ids)?;
-        for (block, state) in self.blocks.iter().zip(&mut state.layers) {
-            x = block.feed_forward.step(&block.mixer.step(&x, state)?, &mut ())?;
+        for (block, states) in self.with_states(state) {
+            x = block.step(&x, states)?;
         }
         self.logits(&x)
     }
 
     /// Real numbers in the decoding state of one sequence after `tokens` tokens, at least one.
     pub fn state_len(&self, tokens: i64) -> i64 {
-        self.blocks.iter().map(|block| block.mixer.layer().state_len(tokens)).sum()
+        self.mixers().map(|mixer| mixer.state_len(tokens)).sum()
     }
 
     fn embed(&self, ids: &Tensor) -> Result<Tensor, ModelError> {
@@ -354,13 +406,12 @@ impl Model {
     }
 
     fn check_state(&self, state: &DecodeState) -> Result<(), ModelError> {
-        let (expected, actual) = (self.blocks.len(), state.layers.len());
+        let (expected, actual) = (self.mixers().count(), state.layers.len());
         if expected != actual {
             let problem = format!("it has {actual} layers, the model has {expected}");
             return Err(ModelError::State { problem });
         }
-        let mixers = self.blocks.iter().map(|block| block.mixer.layer());
-        if !mixer::fits(mixers, &state.layers) {
+        if !self.mixers().zip(&state.layers).all(|(mixer, state)| mixer.fits(state)) {
             let problem = "its layers are of other kinds".to_owned();
             return Err(ModelError::State { problem });
         }
@@ -368,25 +419,19 @@ impl Model {
     }
 }
 
-impl Block {
-    fn new(path: &Path<'_>, n: usize, config: &ModelConfig) -> Result<Self, NnError> {
-        let dim = config.dim as i64;
-        let placement = if config.post_ln_norm {
-            NormPlacement::Post
-        } else {
-            NormPlacement::Pre(config.rms_norm.into())
-        };
-        let feed_forward =
-            FeedForwardConfig { dim, mult: config.ff_mult as i64, gelu: config.gelu.into() };
-        let mixer = |path: &Path<'_>| Mixer::new(path, config.layer(n), config);
-        Ok(Self {
-            mixer: Residual::new(&(path / 0), dim, placement, mixer)?,
-            feed_forward: Residual::new(&(path / 1), dim, placement, |p| feed_forward.init(p))?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, transition: TransitionMode) -> Result<Tensor, NnError> {
-        let mixed = self.mixer.around(x, |mixer, input| mixer.forward_with(input, transition))?;
-        self.feed_forward.forward(&mixed)
-    }
+/// The block without what it would keep for its backward pass.
+fn recomputed(
+    block: &Arc<Block>,
+    x: &Tensor,
+    transition: TransitionMode,
+    segments: Option<&Arc<Segments>>,
+    parameters: &[Tensor],
+) -> Result<Tensor, NnError> {
+    let (block, segments) = (Arc::clone(block), segments.map(Arc::clone));
+    let run = move |inputs: &[Tensor]| {
+        Ok([block.forward(&inputs[0], transition, segments.as_deref())?])
+    };
+    let parameters: Vec<&Tensor> = parameters.iter().collect();
+    let [y] = recompute_with(run, &[x], &parameters)?;
+    Ok(y)
 }

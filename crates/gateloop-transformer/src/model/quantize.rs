@@ -3,7 +3,7 @@
 use super::{Model, ModelError};
 use gateloop_nn::{HasLinears, Linear, WeightKind};
 use std::collections::HashSet;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use tch::Tensor;
 
 impl Model {
@@ -18,7 +18,7 @@ impl Model {
             return Ok(());
         }
         self.check_trainable()?;
-        let linears = self.linears_mut();
+        let linears = self.linears_mut()?;
         let rounded: Vec<Linear> =
             linears.iter().map(|linear| linear.quantized(kind)).collect::<Result<_, _>>()?;
         let mut replaced = HashSet::new();
@@ -34,7 +34,7 @@ impl Model {
         }
         drop(variables);
         self.weights = kind;
-        self.bytes_per_step = self.count_bytes();
+        self.bytes_per_step = self.count_bytes()?;
         Ok(())
     }
 
@@ -49,11 +49,11 @@ impl Model {
         self.bytes_per_step
     }
 
-    pub(super) fn count_bytes(&mut self) -> usize {
-        let maps: usize = self.linears_mut().iter().map(|linear| linear.bytes()).sum();
+    pub(super) fn count_bytes(&mut self) -> Result<usize, ModelError> {
+        let maps: usize = self.linears_mut()?.iter().map(|linear| linear.bytes()).sum();
         let tied =
             if self.to_logits.is_none() { self.token_emb.numel() * size_of::<f32>() } else { 0 };
-        maps + tied
+        Ok(maps + tied)
     }
 
     /// Refuses what needs the weights as they were trained.
@@ -64,10 +64,12 @@ impl Model {
         }
     }
 
-    fn linears_mut(&mut self) -> Vec<&mut Linear> {
-        let blocks = self.blocks.iter_mut().flat_map(|block| {
-            block.mixer.linears_mut().into_iter().chain(block.feed_forward.linears_mut())
-        });
-        blocks.chain(&mut self.to_logits).collect()
+    fn linears_mut(&mut self) -> Result<Vec<&mut Linear>, ModelError> {
+        let mut linears = Vec::new();
+        for block in &mut self.blocks {
+            linears.extend(Arc::get_mut(block).ok_or(ModelError::InUse)?.linears_mut());
+        }
+        linears.extend(&mut self.to_logits);
+        Ok(linears)
     }
 }

@@ -36,7 +36,7 @@ impl Trainer {
     /// [`StreamSampler`](crate::data::StreamSampler) of `batch_size` x `grad_accum` streams. States are carried only
     /// between the windows of the latter.
     pub fn new(
-        model: Model,
+        mut model: Model,
         windows: impl Into<Windows>,
         config: &TrainConfig,
     ) -> Result<Self, TrainError> {
@@ -44,6 +44,7 @@ impl Trainer {
             return Err(DeviceError::Precision { device: model.device() }.into());
         }
         model.check_trainable()?;
+        model.set_recompute(config.recompute);
         let parameters = model.parameters();
         let optimizer = Optimizer::new(&parameters, config).map_err(ModelError::from)?;
         let ema = (config.ema_decay > 0.0).then(|| Ema::new(&parameters, config.ema_decay));

@@ -1,6 +1,8 @@
 //! The models under test, their input and the comparison of their results.
 
-use gateloop_transformer::config::LayerKind::{Attention, GateLoop, SimpleGateLoop};
+use gateloop_transformer::config::LayerKind::{
+    Attention, GateLoop, SimpleGateLoop, SlidingWindowAttention,
+};
 use gateloop_transformer::config::ModelConfig;
 use gateloop_transformer::model::Model;
 use tch::{Device, Kind, Tensor};
@@ -28,8 +30,21 @@ pub(crate) fn small_models() -> Vec<ModelConfig> {
         ModelConfig {
             layers: vec![GateLoop, Attention],
             data_dependent_rel_pos: true,
-            ..attention
+            ..attention.clone()
         },
+        ModelConfig {
+            layers: vec![GateLoop, SlidingWindowAttention],
+            attention_window: 6,
+            rotary_emb: true,
+            ..attention.clone()
+        },
+        ModelConfig {
+            layers: vec![Attention, SlidingWindowAttention],
+            attention_window: 40,
+            simple_gate_loop_before_attention: true,
+            ..attention.clone()
+        },
+        ModelConfig { direct_kv: true, ..base.clone() },
         ModelConfig { num_tokens: 256, dim: 16, depth: 2, ..ModelConfig::jax_reference() },
     ]
 }
