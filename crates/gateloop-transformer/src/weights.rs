@@ -1,7 +1,11 @@
 //! Tensors by name in safetensors files, read and written whole or not at all.
 
+mod integrity;
+
 use crate::atomic;
+use integrity::Checksums;
 use memmap2::Mmap;
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -28,11 +32,13 @@ pub enum WeightsError {
         /// The cause.
         source: io::Error,
     },
-    /// The file is not a safetensors file, or not all of one.
-    #[error("`{}` is not a whole safetensors file ({problem}): it is truncated, damaged or of another format", path.display())]
+    /// The file is not a safetensors file, or not all of one, or not what was written.
+    #[error("`{}` is not a whole safetensors file (at byte {offset}: {problem}): it is truncated, damaged or of another format", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
+        /// Where the damage shows, in bytes from the start.
+        offset: u64,
         /// What the parser met.
         problem: String,
     },
@@ -120,7 +126,8 @@ pub struct WeightFile {
 }
 
 impl WeightFile {
-    /// Maps a file and checks that it is whole: its header describes exactly its bytes.
+    /// Maps a file and checks that it is whole: its header describes exactly its bytes, and these are those of which it
+    /// has checksums, if it has any.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         let read = |source| WeightsError::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(read)?;
@@ -130,13 +137,10 @@ impl WeightFile {
         // SAFETY: the map is read-only; this program replaces weight files by renaming and never
         // writes into one, which is what memory mapping asks of its users.
         let map = unsafe { Mmap::map(&file) }.map_err(read)?;
-        let damaged = |problem: safetensors::SafeTensorError| WeightsError::Damaged {
-            path: path.to_owned(),
-            problem: problem.to_string(),
-        };
-        SafeTensors::deserialize(&map).map_err(damaged)?;
-        let (_, header) = SafeTensors::read_metadata(&map).map_err(damaged)?;
-        let metadata = header.metadata().clone().unwrap_or_default();
+        let tensors = parse(path, &map)?;
+        let (_, header) = SafeTensors::read_metadata(&map).map_err(|e| damaged(path, &map, &e))?;
+        let mut metadata = header.metadata().clone().unwrap_or_default();
+        integrity::check(path, &map, &tensors, &mut metadata)?;
         Ok(Self { path: path.to_owned(), map, metadata })
     }
 
@@ -155,9 +159,7 @@ impl WeightFile {
         &self,
         select: impl Fn(&str) -> Option<String>,
     ) -> Result<Tensors, WeightsError> {
-        let tensors = SafeTensors::deserialize(&self.map).map_err(|problem| {
-            WeightsError::Damaged { path: self.path.clone(), problem: problem.to_string() }
-        })?;
+        let tensors = parse(&self.path, &self.map)?;
         let mut selected = Tensors::new();
         for (name, view) in tensors.iter() {
             let Some(new_name) = select(name) else { continue };
@@ -170,6 +172,15 @@ impl WeightFile {
         }
         Ok(selected)
     }
+}
+
+fn parse<'m>(path: &Path, map: &'m Mmap) -> Result<SafeTensors<'m>, WeightsError> {
+    SafeTensors::deserialize(map).map_err(|error| damaged(path, map, &error))
+}
+
+fn damaged(path: &Path, map: &Mmap, error: &SafeTensorError) -> WeightsError {
+    let offset = integrity::offset(error, map.len());
+    WeightsError::Damaged { path: path.to_owned(), offset, problem: error.to_string() }
 }
 
 /// Copies every tensor into the parameter of its name.
@@ -189,15 +200,20 @@ pub fn load_strict(parameters: &Tensors, tensors: &Tensors) -> Result<(), Weight
     })
 }
 
-/// Writes a safetensors file under a temporary name, syncs it and renames it.
+/// Writes a safetensors file, with checksums, under a temporary name, syncs it and renames it.
 ///
 /// After a failure, a crash or a power cut, `path` holds the old file or the new one, whole.
-pub fn write(path: &Path, tensors: &Tensors, metadata: Metadata) -> Result<(), WeightsError> {
+pub fn write(path: &Path, tensors: &Tensors, mut metadata: Metadata) -> Result<(), WeightsError> {
     let failed = |problem: String| WeightsError::Write { path: path.to_owned(), problem };
     let views: Vec<(&str, TensorBytes)> = tensors
         .iter()
         .map(|(name, tensor)| Ok((name.as_str(), TensorBytes::new(name, tensor)?)))
         .collect::<Result<_, WeightsError>>()?;
+    let mut sums = Checksums::of_texts(&metadata);
+    for (name, view) in &views {
+        sums.add(name, &view.data());
+    }
+    sums.write(&mut metadata).map_err(|e| failed(e.to_string()))?;
     atomic::replace(path, |file| {
         safetensors::serialize_to_file(views, Some(metadata), file.path()).map_err(io::Error::other)
     })

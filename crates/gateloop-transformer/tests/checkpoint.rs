@@ -78,6 +78,52 @@ fn the_newest_whole_one_is_found_and_damaged_ones_are_reported() -> TestResult {
     Ok(())
 }
 
+/// Any byte that is another one than was written is noticed, and where it is is said.
+#[test]
+fn damage_is_found_and_located() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("a.safetensors");
+    save(&path, 1)?;
+    let whole = fs::read(&path)?;
+    let header = 8 + u64::from_le_bytes(whole[..8].try_into()?) as usize;
+    let offset_of = |bytes: &[u8]| -> Result<u64, Box<dyn std::error::Error>> {
+        fs::write(&path, bytes)?;
+        match checkpoint::open(&path).unwrap_err() {
+            CheckpointError::File(error @ WeightsError::Damaged { offset, .. }) => {
+                assert!(error.to_string().contains(&format!("byte {offset}")), "{error}");
+                assert!(error.to_string().contains("a.safetensors"), "{error}");
+                Ok(offset)
+            }
+            error => panic!("{error}"),
+        }
+    };
+    for len in [0, 4, 40, header + 10, whole.len() - 1] {
+        if len > 0 {
+            assert_eq!(offset_of(&whole[..len])?, len as u64, "the file ends there");
+        }
+    }
+    for place in (header..whole.len()).step_by(97).chain([whole.len() - 1]) {
+        let mut flipped = whole.clone();
+        flipped[place] ^= 0x10;
+        let offset = offset_of(&flipped)?;
+        // The tensor of that byte: none is longer than the largest of this model.
+        assert!((header as u64..=place as u64).contains(&offset), "{place}: {offset}");
+        assert!(place as u64 - offset < 12 * 8 * 4 * 8, "{place}: {offset}");
+    }
+    // In the header something else may be noticed first, but nothing goes unnoticed; a file whose checksums are called
+    // something else has none.
+    let name = b"gateloop.crc32c";
+    let called = whole.windows(name.len()).position(|text| text == name).unwrap();
+    let called = called..called + name.len();
+    for place in (0..header).step_by(7).filter(|place| !called.contains(place)) {
+        let mut flipped = whole.clone();
+        flipped[place] ^= 0x01;
+        fs::write(&path, &flipped)?;
+        assert!(checkpoint::open(&path).is_err(), "byte {place}: {}", flipped[place]);
+    }
+    Ok(())
+}
+
 #[test]
 fn old_checkpoints_are_pruned_and_zero_keeps_all() -> TestResult {
     let run = tempfile::tempdir()?;
