@@ -135,6 +135,7 @@ fn a_run_with_everything_on_is_bit_for_bit_the_one_that_was_interrupted() -> Tes
         "train.min_lr=1e-4",
         "train.transition_lr_frac=0.1",
         "train.weight_decay=0.1",
+        "train.recompute=true",
         "train.ema_decay=0.9",
         "train.sample_every=1",
         "generate.tokens=3",
@@ -196,6 +197,41 @@ fn carried_states_go_on_from_window_to_window_and_over_a_resumption() -> TestRes
         .train(&mut Quiet, &Interrupt::default())?;
     assert_eq!(losses(&parts), carried);
     assert_eq!(everything(&parts, 6), everything(&at("carried"), 6));
+    Ok(())
+}
+
+/// Keeps what is said.
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+impl Observer for Notes {
+    fn note(&mut self, text: &str) {
+        self.0.push(text.to_owned());
+    }
+}
+
+#[test]
+fn stretches_that_are_cut_anew_are_read_from_their_beginnings() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let carry = ["train.window_order=sequential", "train.carry_state=true"];
+    train(folder.path(), &small_run(&carry))?;
+    for (key, change) in [
+        ("train.batch_size", "train.batch_size=3"),
+        ("train.grad_accum", "train.grad_accum=1"),
+        ("train.seq_len", "train.seq_len=16"),
+    ] {
+        let steps =
+            Run::resume(folder.path(), &small_run(&carry), ChangedData::Refuse, &mut Quiet)?
+                .steps_done();
+        let longer = format!("train.steps={}", steps + 2);
+        let changed = small_run(&[&carry[..], &[change, &longer]].concat());
+        let mut notes = Notes::default();
+        let mut run = Run::resume(folder.path(), &changed, ChangedData::Refuse, &mut notes)?;
+        assert!(notes.0.iter().any(|note| note.contains(key)), "{:?}", notes.0);
+        assert_eq!(run.train(&mut Quiet, &Interrupt::default())?.outcome, Outcome::Finished);
+        fs::remove_dir_all(folder.path())?;
+        train(folder.path(), &small_run(&carry))?;
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use super::lock::FolderLock;
 use super::trainer::bits_per_character;
 use super::{ExistingFolder, Interrupt, Observer, RunFolder, Tick, TrainError, Trainer, Windows};
 use crate::checkpoint::{self, Best, Checkpoint, CheckpointError, RunProgress, TrainingState};
-use crate::config::{Config, WindowOrder};
+use crate::config::{Config, TrainConfig, WindowOrder};
 use crate::data::{Batch, Corpus, Split, StreamSampler, WindowSampler, fixed_windows};
 use crate::device::device;
 use crate::generate::{self, Generator, Sampler};
@@ -448,9 +448,30 @@ impl Prepared {
             }
             None => {}
         }
-        trainer.feed.windows.restore(checkpoint.progress().sampler);
-        trainer.feed.restore(&trainer.model, &checkpoint.carried()?)?;
+        let mut sampler = checkpoint.progress().sampler;
+        if let Some(key) = changed_stretches(&checkpoint.config().train, &config.train) {
+            observer.note(&format!(
+                "{key} is another one than before: the data is cut into other stretches, which are read from \
+                 their beginnings, without a state"
+            ));
+            sampler.drawn = 0;
+        } else {
+            trainer.feed.restore(&trainer.model, &checkpoint.carried()?)?;
+        }
+        trainer.feed.windows.restore(sampler);
         trainer.step = checkpoint.progress().step;
         Ok(())
     }
+}
+
+/// The key by which sequential windows are no longer those that they were, if there is one.
+fn changed_stretches(before: &TrainConfig, now: &TrainConfig) -> Option<&'static str> {
+    let changes = [
+        ("train.window_order", before.window_order != now.window_order),
+        ("train.seq_len", before.seq_len != now.seq_len),
+        ("train.batch_size", before.batch_size != now.batch_size),
+        ("train.grad_accum", before.grad_accum != now.grad_accum),
+    ];
+    let sequential = now.window_order == WindowOrder::Sequential;
+    changes.into_iter().find(|(_, changed)| sequential && *changed).map(|(key, _)| key)
 }
