@@ -57,13 +57,15 @@ int gateloop_cuda_stream(int device, void** stream, std::string* error) {
   });
 }
 
-// Sets whether autocast on CUDA, to bfloat16, is on in this thread, and returns whether it was.
+// Sets whether autocast to bfloat16 is on in this thread, and returns whether it was.
 int gateloop_autocast(int enabled) {
   const bool was = at::autocast::is_autocast_enabled(at::kCUDA);
-  if (enabled != 0) {
-    at::autocast::set_autocast_dtype(at::kCUDA, at::kBFloat16);
+  for (const auto device : {at::kCUDA, at::kCPU}) {
+    if (enabled != 0) {
+      at::autocast::set_autocast_dtype(device, at::kBFloat16);
+    }
+    at::autocast::set_autocast_enabled(device, enabled != 0);
   }
-  at::autocast::set_autocast_enabled(at::kCUDA, enabled != 0);
   return was ? 1 : 0;
 }
 

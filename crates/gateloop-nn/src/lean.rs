@@ -3,18 +3,20 @@
 //!
 //! A feed-forward layer keeps 4 D numbers a token less, a gated projection D.
 
+use crate::autocast::Autocast;
 use crate::autograd::{self, Function, Saved, gradients_are_recorded};
 use crate::error::Result;
 use crate::linear::Linear;
 use std::f64::consts::FRAC_1_SQRT_2;
 use tch::{Device, Kind, Tensor};
 
-/// Whether keeping less pays: a gradient is to be recorded, on a CPU. On a GPU libtorch's operations may run
-/// in another precision than their inputs (autocast), which it has to decide itself.
+/// Whether keeping less pays: a gradient is to be recorded, on a CPU. Under autocast libtorch's operations run in another
+/// precision than their inputs, which it has to decide itself.
 pub(crate) fn applies(x: &Tensor) -> bool {
     x.device() == Device::Cpu
         && matches!(x.kind(), Kind::Float | Kind::Double)
         && gradients_are_recorded()
+        && !Autocast::is_on()
 }
 
 /// W gelu(h) + b.

@@ -34,6 +34,7 @@
 //! ```
 
 mod attention;
+mod autocast;
 pub mod autograd;
 pub mod cuda;
 mod elements;
@@ -59,6 +60,7 @@ mod simple_gate_loop;
 mod threads;
 
 pub use attention::{Attention, AttentionConfig, AttentionState, RelPos};
+pub use autocast::Autocast;
 pub use error::{NnError, Result};
 pub use feed_forward::{FeedForward, FeedForwardConfig, Gelu};
 pub use gate_loop::{GateLoop, GateLoopConfig, GateLoopState};

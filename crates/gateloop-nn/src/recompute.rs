@@ -1,8 +1,8 @@
 //! Memory for time: a part of the graph that keeps its inputs only and is computed again in the
 //! backward pass.
 
+use crate::autocast::Autocast;
 use crate::autograd::{self, Function, Saved};
-use crate::cuda::Autocast;
 use crate::error::{NnError, Result};
 use tch::{Kind, Tensor};
 

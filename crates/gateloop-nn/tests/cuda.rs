@@ -1,10 +1,10 @@
 //! The layers on a GPU against the same layers on the CPU. Without one every test says `skipped`.
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
-use gateloop_nn::cuda::{Autocast, open};
+use gateloop_nn::cuda::open;
 use gateloop_nn::gate_loop::TransitionMode;
 use gateloop_nn::{
-    GateLoopConfig, ScanOptions, SequenceLayer, SimpleGateLoopConfig, scan, scan_with,
+    Autocast, GateLoopConfig, ScanOptions, SequenceLayer, SimpleGateLoopConfig, scan, scan_with,
 };
 use tch::nn::VarStore;
 use tch::{Cuda, Device, Kind, Tensor};

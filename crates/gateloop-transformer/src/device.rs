@@ -24,8 +24,11 @@ pub enum DeviceError {
         /// What is in the way.
         reason: String,
     },
-    /// A precision that only a GPU has.
-    #[error("`train.precision` = bf16 needs a GPU, but the device is {device:?}: use f32")]
+    /// A precision that the device has no arithmetic for.
+    #[error(
+        "`train.precision` = bf16: the device is {device:?}, a processor without instructions for bfloat16 \
+         (AVX-512 BF16, or BF16 of ARM), where it is several times slower than f32: use f32"
+    )]
     Precision {
         /// The device.
         device: Device,
@@ -59,6 +62,22 @@ pub fn device(name: &str) -> Result<Device, DeviceError> {
         return Err(missing(format!("libtorch sees {count} GPUs")));
     }
     Ok(Device::Cuda(ordinal))
+}
+
+/// Whether matrix products in bfloat16 are faster than in f32 on a device.
+pub(crate) fn has_bf16(device: Device) -> bool {
+    match device {
+        Device::Cpu => {
+            #[cfg(target_arch = "x86_64")]
+            let has = is_x86_feature_detected!("avx512bf16");
+            #[cfg(target_arch = "aarch64")]
+            let has = std::arch::is_aarch64_feature_detected!("bf16");
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+            let has = false;
+            has
+        }
+        _ => true,
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use super::rotary::Rotary;
 use super::state::{AttentionState, Cache};
 use super::weights::{Weighing, past, weigh};
 use super::window;
+use crate::autocast::FullPrecision;
 use crate::autograd::gradients_are_recorded;
-use crate::cuda::FullPrecision;
 use crate::error::{NnError, Result};
 use crate::gate_loop::{TransitionMode, check_fraction, scale_gradient};
 use crate::layer::{LayerInput, SequenceLayer, sequence_dims, token_dims};
@@ -146,7 +146,7 @@ impl Attention {
         transition: TransitionMode,
     ) -> Result<Tensor> {
         let input = input.into();
-        Ok(self.run(&input.tensor()?, &mut None, transition, input.segments)?)
+        self.run(&input.tensor()?, &mut None, transition, input.segments)
     }
 
     /// The decays in use: none where they are ablated.

@@ -7,5 +7,4 @@ mod torch;
 
 pub(crate) use gate_loop::{Fused, fused};
 pub(crate) use scan::{adjoint, run};
-pub(crate) use torch::FullPrecision;
-pub use torch::{Autocast, open};
+pub use torch::open;

@@ -2,7 +2,8 @@
 
 use super::operator::{Form, Operands, gate_loop};
 use super::transition::{StateTransition, TransitionMode, check_fraction, scale_gradient};
-use crate::cuda::{FullPrecision, Fused, fused as fused_on_cuda};
+use crate::autocast::FullPrecision;
+use crate::cuda::{Fused, fused as fused_on_cuda};
 use crate::error::{NnError, Result};
 use crate::fused;
 use crate::layer::{LayerInput, SequenceLayer, sequence_dims, token_dims};

@@ -31,6 +31,9 @@ pub(super) fn run(args: &InfoArgs) -> Result<(), CliError> {
     print_bytes(text.as_bytes()).map(|_| ())
 }
 
+/// Tokens beyond every window.
+const MANY: i64 = 1 << 24;
+
 fn describe(text: &mut String, model: &Model) {
     let mut parts: BTreeMap<&str, i64> = BTreeMap::new();
     let mut total = 0;
@@ -44,8 +47,6 @@ fn describe(text: &mut String, model: &Model) {
         line(text, &format!("  {part:<14} {:>12}", grouped(count)));
     }
     line(text, &format!("  {:<14} {:>12}", "total", grouped(total)));
-    // Beyond every window.
-    const MANY: i64 = 1 << 24;
     let per_token = model.state_len(MANY + 1) - model.state_len(MANY);
     let fixed = model.state_len(MANY) - MANY * per_token;
     let numbers = |n: i64| format!("{} numbers, {:.1} KiB in f32", grouped(n), n as f64 / 256.0);

@@ -74,7 +74,8 @@ pub struct TrainConfig {
     pub threads: usize,
     /// `"auto"` (the first GPU if there is one), `"cpu"`, `"cuda"` or `"cuda:N"`.
     pub device: String,
-    /// `"f32"`, or on a GPU `"bf16"`: matrix products in bfloat16, parameters and optimiser in f32.
+    /// `"f32"`, or `"bf16"`: matrix products in bfloat16, parameters, states and optimiser in f32; on a GPU, or on a CPU
+    /// with instructions for it.
     pub precision: String,
 }
 

@@ -5,11 +5,10 @@ use super::feed::{Feed, Windows, to_tensor};
 use super::{Optimizer, TrainError, schedule};
 use crate::config::TrainConfig;
 use crate::data::Batch;
-use crate::device::DeviceError;
+use crate::device::{DeviceError, has_bf16};
 use crate::model::{Model, ModelError};
-use gateloop_nn::cuda::Autocast;
+use gateloop_nn::Autocast;
 use std::f64::consts::LN_2;
-use tch::Device;
 
 /// A model, its optimiser and its stream of data.
 #[derive(Debug)]
@@ -40,7 +39,7 @@ impl Trainer {
         windows: impl Into<Windows>,
         config: &TrainConfig,
     ) -> Result<Self, TrainError> {
-        if config.precision == "bf16" && !matches!(model.device(), Device::Cuda(_)) {
+        if config.precision == "bf16" && !has_bf16(model.device()) {
             return Err(DeviceError::Precision { device: model.device() }.into());
         }
         model.check_trainable()?;

@@ -11,7 +11,7 @@ mod models;
 
 use close::assert_close;
 use common::{TestResult, values};
-use gateloop_nn::{Segments, WeightKind};
+use gateloop_nn::{Autocast, Segments, WeightKind};
 use gateloop_transformer::config::{FormVariant, LayerKind, ModelConfig};
 use gateloop_transformer::generate::{Generator, Sampler};
 use gateloop_transformer::model::{Ablation, LayerState, Model, ModelError};
@@ -222,6 +222,34 @@ fn layers_that_are_computed_again_learn_the_same() -> TestResult {
         // Where a shortcut joins, parts of a gradient are added in another order.
         for (name, grad) in &again {
             assert_close(grad, &kept[name], LEN);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_loss_in_low_precision_is_near_that_in_full() -> TestResult {
+    for config in small_models() {
+        let mut model = Model::seeded(&config, Device::Cpu, 2)?;
+        let plain = model.loss(&ids(2, LEN))?.double_value(&[]);
+        for recompute in [false, true] {
+            model.set_recompute(recompute);
+            let low = {
+                let _autocast = Autocast::bf16();
+                model.loss(&ids(2, LEN))?
+            };
+            assert_eq!(low.kind(), Kind::Float, "{config:?}");
+            low.backward();
+            let low = low.double_value(&[]);
+            assert!((low - plain).abs() < 0.02 * plain, "{low} {plain} {config:?}");
+            for (name, parameter) in model.parameters() {
+                let mut grad = parameter.grad();
+                if grad.defined() {
+                    assert_eq!(grad.kind(), Kind::Float, "{name}");
+                    assert!(values(&grad).iter().all(|x| x.is_finite()), "{name}, {config:?}");
+                    let _ = grad.zero_();
+                }
+            }
         }
     }
     Ok(())
