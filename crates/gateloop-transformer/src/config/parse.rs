@@ -47,6 +47,7 @@ pub(super) const SECTIONS: [(&str, &[&str]); 4] = [
             "grad_accum",
             "window_order",
             "carry_state",
+            "loss_on",
             "lr",
             "schedule",
             "warmup_steps",

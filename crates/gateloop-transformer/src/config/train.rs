@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::check::{check, fraction, positive, seed};
-use super::{ConfigError, Schedule, WindowOrder};
+use super::{ConfigError, LossOn, Schedule, WindowOrder};
 
 /// How a model is trained; the defaults are those of the reference's training script.
 ///
@@ -26,6 +26,8 @@ pub struct TrainConfig {
     /// what was read before is known, and gradients end where a window begins. Needs sequential windows and layers
     /// whose state does not grow.
     pub carry_state: bool,
+    /// Which tokens the loss is taken over, in training and in validation.
+    pub loss_on: LossOn,
     /// Learning rate, the highest of the schedule.
     pub lr: f64,
     /// How it goes on after the warm-up.
@@ -84,6 +86,7 @@ impl Default for TrainConfig {
             grad_accum: 4,
             window_order: WindowOrder::Random,
             carry_state: false,
+            loss_on: LossOn::All,
             lr: 1e-4,
             schedule: Schedule::Constant,
             warmup_steps: 0,
