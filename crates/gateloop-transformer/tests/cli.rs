@@ -131,6 +131,40 @@ fn a_whole_split_is_evaluated_in_windows_or_with_the_state() {
 }
 
 #[test]
+fn a_task_is_evaluated_by_its_answers() {
+    let run = run_folder();
+    let set = ["--set", "data.source=synthetic:recall?pairs=4"];
+    let eval = |more: &[&str]| -> [f64; 5] {
+        let arguments = [&["eval", "--checkpoint", &run][..], &set, more].concat();
+        let assert = gateloop(&arguments).assert().success().stderr(is_empty());
+        let text = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
+        let [bpc, accuracy] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        assert!(bpc.starts_with("valid/bpc"), "{bpc}");
+        let words: Vec<&str> = accuracy.split([' ', '(', ',']).filter(|w| !w.is_empty()).collect();
+        assert_eq!(
+            [words[0], words[3], words[5]],
+            ["valid/accuracy", "of", "answer"],
+            "{accuracy}"
+        );
+        [1, 2, 4, 10, 12].map(|word| words[word].parse().unwrap())
+    };
+    let [share, right, of, right_lines, lines] = eval(&["--whole", "--carry"]);
+    assert!((share - right / of).abs() < 1e-4 && right <= of && right_lines <= lines);
+    // Lines of four keys, then their values one by one.
+    assert!((of / 4.0 - lines).abs() <= 1.0 && lines > 200.0, "{of} {lines}");
+    let [.., cut, _, _] = eval(&["--whole"]);
+    assert!(0.0 < cut && cut < of, "windows cut lines: {cut} of {of}");
+    let [.., of, _, _] = eval(&["--windows", "8", "--seq-len", "40"]);
+    assert!(of > 0.0 && of < 8.0 * 20.0);
+    let answers = ["--set", "train.loss_on=answers"];
+    gateloop(&[&["eval", "--checkpoint", &run, "--seq-len", "40"][..], &set, &answers].concat())
+        .assert()
+        .success()
+        .stdout(contains("answers alone"));
+    refused(&[&["eval", "--checkpoint", &run][..], &answers].concat(), &["train.loss_on"]);
+}
+
+#[test]
 fn runs_are_listed_and_drawn_together() {
     let folder = tempfile::tempdir().unwrap();
     let picture = folder.path().join("both.svg").display().to_string();

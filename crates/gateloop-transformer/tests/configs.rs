@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gateloop_transformer::config::{Config, Source};
+use gateloop_transformer::config::{Config, LossOn, Source};
 
 fn configs() -> Vec<(String, Config)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
@@ -53,4 +53,18 @@ fn the_reference_is_its_training_script() {
     assert!(config.model.post_ln_norm);
     assert_eq!(config.train, gateloop_transformer::config::TrainConfig::default());
     assert_eq!(config.data.source, Source::Enwik8);
+}
+
+#[test]
+fn the_tasks_learn_answers_alone_in_windows_that_hold_whole_lines() {
+    for (name, source, longest_line) in [
+        ("memory-horizon", "synthetic:memory_horizon", 3 * (32 + 3)),
+        ("selective-copy", "synthetic:selective_copy", 64 + 1 + 8 + 1),
+    ] {
+        let config = named(name);
+        assert_eq!(config.data.source.to_string(), source);
+        assert_eq!(config.train.loss_on, LossOn::Answers);
+        assert!(config.train.seq_len >= longest_line);
+        assert_eq!((config.model.dim, config.model.depth), (64, 2));
+    }
 }

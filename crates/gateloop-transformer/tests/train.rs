@@ -10,7 +10,7 @@ mod small_run;
 use common::{TestResult, values};
 use gateloop_transformer::checkpoint::{self, CheckpointFolder};
 use gateloop_transformer::config::Config;
-use gateloop_transformer::data::{Corpus, Split};
+use gateloop_transformer::data::{Corpus, DataError, Mark, Split, WindowSampler};
 use gateloop_transformer::metrics;
 use gateloop_transformer::model::Model;
 use gateloop_transformer::train::{
@@ -233,6 +233,103 @@ fn stretches_that_are_cut_anew_are_read_from_their_beginnings() -> TestResult {
         train(folder.path(), &small_run(&carry))?;
     }
     Ok(())
+}
+
+/// The overrides of a run on a task whose answers are all that is learned.
+const ANSWERS: [&str; 4] = [
+    "data.source=synthetic:recall?pairs=4",
+    "train.loss_on=answers",
+    "train.batch_size=4",
+    "train.seq_len=48",
+];
+
+#[test]
+fn the_loss_on_answers_is_the_mean_of_their_losses() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let config = small_run(&[&ANSWERS[..], &["train.steps=1", "train.grad_accum=1"]].concat());
+    train(folder.path(), &config)?;
+    let corpus = Corpus::open(&config.data)?;
+    let model = Model::seeded(&config.model, Device::Cpu, config.train.seed)?;
+    let batch = WindowSampler::new(&corpus, Split::Train, 48, config.train.seed)?.next_batch(4);
+    let windows = Tensor::from_slice(&batch.ids).view([4, 49]);
+    let logits = tch::no_grad(|| model.forward(&windows.narrow(1, 0, 48)))?;
+    let log_p = values(&logits.log_softmax(-1, tch::Kind::Double));
+    let (mut sum, mut count) = (0.0, 0.0);
+    for (place, mark) in batch.marks.unwrap().into_iter().enumerate() {
+        let (row, column) = (place / 49, place % 49);
+        if mark == Mark::Answer && column > 0 {
+            sum -= log_p[(row * 48 + column - 1) * 256 + batch.ids[place] as usize];
+            count += 1.0;
+        }
+    }
+    assert!(count > 4.0);
+    let loss = losses(folder.path())[0].1;
+    assert!((loss - sum / count).abs() < 1e-4, "{loss} {}", sum / count);
+    // Nothing is learned where there is no answer.
+    let none = Tensor::zeros([4, 49], (tch::Kind::Bool, Device::Cpu));
+    let loss = model.loss_where(&windows, &none, None)?;
+    loss.backward();
+    assert_eq!(loss.double_value(&[]), 0.0);
+    assert!(model.parameters().values().all(|p| values(&p.grad()).iter().all(|g| *g == 0.0)));
+    Ok(())
+}
+
+#[test]
+fn tasks_record_their_accuracy_and_resume_bit_for_bit() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let carried = ["train.window_order=sequential", "train.carry_state=true"];
+    for (name, more) in [("random", &[][..]), ("carried", &carried[..])] {
+        let config = small_run(&[&ANSWERS[..], more].concat());
+        let (whole, parts) = (folder.path().join(name), folder.path().join(format!("{name}-2")));
+        train(&whole, &config)?;
+        let records = metrics::read(whole.join("metrics.jsonl"))?;
+        let accuracies: Vec<f64> =
+            records.iter().filter_map(|r| r.values.get("valid/accuracy").copied()).collect();
+        assert_eq!(accuracies.len(), 2);
+        assert!(accuracies.iter().all(|accuracy| (0.0..=1.0).contains(accuracy)));
+        let interrupt = Interrupt::default();
+        Run::start(&parts, &config, ExistingFolder::Keep)?
+            .train(&mut StopAt(2, interrupt.clone()), &interrupt)?;
+        Run::resume(&parts, &config, ChangedData::Refuse, &mut Quiet)?
+            .train(&mut Quiet, &Interrupt::default())?;
+        assert_eq!(losses(&parts), losses(&whole));
+        assert_eq!(everything(&parts, 6), everything(&whole, 6));
+    }
+    // Text has no accuracy.
+    let text = folder.path().join("text");
+    train(&text, &small_run(&[]))?;
+    let records = metrics::read(text.join("metrics.jsonl"))?;
+    assert!(records.iter().all(|record| !record.values.contains_key("valid/accuracy")));
+    Ok(())
+}
+
+#[test]
+fn a_task_is_learned() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let config = small_run(&[
+        "data.source=synthetic:memory_horizon?len=4&values=2",
+        "train.loss_on=answers",
+        "train.steps=120",
+        "train.batch_size=8",
+        "train.lr=1e-2",
+        "train.validate_every=120",
+        "train.validate_windows=64",
+    ]);
+    train(folder.path(), &config)?;
+    let records = metrics::read(folder.path().join("metrics.jsonl"))?;
+    let accuracy = records.last().unwrap().values["valid/accuracy"];
+    // Always saying 1, or the last digit, or the largest of the line, is right less than three times in four.
+    assert!(accuracy > 0.9, "{accuracy}");
+    Ok(())
+}
+
+#[test]
+fn windows_that_hold_no_answer_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = small_run(&["data.source=synthetic:selective_copy", "train.loss_on=answers"]);
+    let error = train(folder.path(), &config).unwrap_err();
+    assert!(matches!(error, TrainError::Data(DataError::NoAnswers { .. })), "{error}");
+    assert!(error.to_string().contains("32 tokens (train.seq_len)"), "{error}");
 }
 
 #[test]

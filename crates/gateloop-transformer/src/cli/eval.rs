@@ -3,12 +3,12 @@
 use super::args::EvalArgs;
 use super::{CliError, open_checkpoint, print_line};
 use crate::checkpoint::Checkpoint;
-use crate::config::Config;
-use crate::data::{Corpus, fixed_windows};
-use crate::evaluate::{Context, Options, evaluate};
+use crate::config::{Config, LossOn};
+use crate::data::{Corpus, Tokens, fixed_windows};
+use crate::evaluate::{Accuracy, Context, Options, evaluate, validate};
 use crate::metrics::plot;
-use crate::train::bits_per_character;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::f64::consts::LN_2;
 use tch::Device;
 
 pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
@@ -23,31 +23,57 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
     // Rows of a training batch fit in memory; longer windows take proportionally fewer.
     let rows = (config.train.batch_size * config.train.seq_len / seq_len).max(1);
     if args.whole {
-        return whole(args, (&checkpoint, &config), corpus.split(args.split), seq_len, rows);
+        return whole(args, (&checkpoint, &config), corpus.tokens(args.split), seq_len, rows);
     }
     let count = args.windows.map_or(config.train.validate_windows, |n| n as usize);
     let windows = fixed_windows(&corpus, args.split, count, seq_len)?;
     for &weights in &args.weights {
         let mut model = checkpoint.model(Device::Cpu)?;
         model.quantize(weights.into())?;
-        let bpc = bits_per_character(&model, &windows, rows)?;
+        let validation = validate(&model, &windows, rows, config.train.loss_on)?;
         print_line(&format!(
-            "{}/bpc {bpc:.4}  ({}, {count} windows of {seq_len} tokens, each from an empty state; \
+            "{}/bpc {:.4}  ({}, {}{count} windows of {seq_len} tokens, each from an empty state; \
              step {}, weights {})",
             args.split,
+            validation.loss / LN_2,
             config.data.source,
+            of_answers(&config),
             checkpoint.progress().step,
             model.weight_kind(),
         ))?;
+        print_accuracy(args, validation.answers)?;
     }
     Ok(())
+}
+
+/// What the mean is over, where that is not everything.
+fn of_answers(config: &Config) -> &'static str {
+    match config.train.loss_on {
+        LossOn::All => "",
+        LossOn::Answers => "answers alone, ",
+    }
+}
+
+/// Of a synthetic task, a line more.
+fn print_accuracy(args: &EvalArgs, accuracy: Option<Accuracy>) -> Result<(), CliError> {
+    let Some(accuracy) = accuracy else { return Ok(()) };
+    print_line(&format!(
+        "{}/accuracy {:.4}  ({} of {} answer bytes; whole answers {:.4}, {} of {} lines)",
+        args.split,
+        accuracy.of_tokens(),
+        accuracy.right_tokens,
+        accuracy.tokens,
+        accuracy.of_lines(),
+        accuracy.right_lines,
+        accuracy.lines,
+    ))
 }
 
 /// The split from its first byte to its last.
 fn whole(
     args: &EvalArgs,
     (checkpoint, config): (&Checkpoint, &Config),
-    bytes: &[u8],
+    tokens: Tokens<'_>,
     seq_len: usize,
     rows: usize,
 ) -> Result<(), CliError> {
@@ -58,33 +84,36 @@ fn whole(
         )));
     }
     let context = if args.carry { Context::Carried } else { Context::Windows { stride } };
+    let loss_on = config.train.loss_on;
     let (knows, options) = match context {
         // The state is small; what is read at once is as long as full speed takes.
         Context::Carried => (
             "the state carried".to_owned(),
-            Options { seq_len: seq_len.max(4096), context, rows: 1 },
+            Options { seq_len: seq_len.max(4096), context, rows: 1, loss_on },
         ),
         Context::Windows { stride } => {
             let knows = format!("windows of {seq_len} at a stride of {stride}");
-            (knows, Options { seq_len, context, rows })
+            (knows, Options { seq_len, context, rows, loss_on })
         }
     };
     for &weights in &args.weights {
         let mut model = checkpoint.model(Device::Cpu)?;
         model.quantize(weights.into())?;
-        let bar = bar(bytes.len());
-        let evaluation = evaluate(&model, bytes, &options, &mut |done, _| bar.set_position(done))?;
+        let bar = bar(tokens.len());
+        let evaluation = evaluate(&model, tokens, &options, &mut |done, _| bar.set_position(done))?;
         bar.finish_and_clear();
         print_line(&format!(
-            "{}/bpc {:.4} +- {:.4}  ({}, {} bytes, {knows}; step {}, weights {})",
+            "{}/bpc {:.4} +- {:.4}  ({}, {}{} bytes, {knows}; step {}, weights {})",
             args.split,
             evaluation.bpc,
             evaluation.error,
             config.data.source,
+            of_answers(config),
             evaluation.tokens,
             checkpoint.progress().step,
             model.weight_kind(),
         ))?;
+        print_accuracy(args, evaluation.answers)?;
         if let Some(path) = &args.positions {
             let title = format!("{}, {}", args.checkpoint.display(), args.split);
             plot::by_position(&evaluation.by_position, &title, path)?;

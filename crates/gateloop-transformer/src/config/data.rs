@@ -7,13 +7,13 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::check::positive;
-use super::{ConfigError, suggest};
+use super::{ConfigError, Synthetic};
 
 /// The bytes to learn from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// `enwik8`, `synthetic:NAME` or the path of a file or of a folder of files.
+    /// `enwik8`, `synthetic:NAME`, `synthetic:NAME?KEY=NUMBER&...` or the path of a file or of a folder of files.
     pub source: Source,
     /// Bytes of the training split, from the start; unset: 90 %.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,51 +80,5 @@ impl fmt::Display for Source {
             Self::Synthetic(kind) => write!(f, "synthetic:{kind}"),
             Self::File(path) => path.display().fmt(f),
         }
-    }
-}
-
-/// The kinds of generated data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Synthetic {
-    /// Sentences of a small English vocabulary and grammar.
-    Text,
-    /// A random payload, a marker, the payload again: memory over a distance.
-    Copy,
-    /// Key-value pairs, then queries: associative recall.
-    Recall,
-}
-
-impl Synthetic {
-    /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Text, Self::Copy, Self::Recall];
-
-    /// What stands after `synthetic:`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Copy => "copy",
-            Self::Recall => "recall",
-        }
-    }
-}
-
-impl FromStr for Synthetic {
-    type Err = ConfigError;
-
-    fn from_str(name: &str) -> Result<Self, ConfigError> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name);
-            ConfigError::UnknownSynthetic {
-                name: name.to_owned(),
-                hint: suggest::hint(name, "there are", &names),
-            }
-        })
-    }
-}
-
-impl fmt::Display for Synthetic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }

@@ -111,6 +111,18 @@ pub enum ConfigError {
         /// The nearest known name, or the list of them.
         hint: String,
     },
+    /// A parameter of a synthetic source that it does not have, or that is no number.
+    #[error("synthetic data `{name}` in `data.source` cannot take `{text}`: {problem}; {allowed}")]
+    SyntheticParameter {
+        /// The name after `synthetic:`.
+        name: &'static str,
+        /// The parameter as given.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What could be given.
+        allowed: String,
+    },
     /// `data.source` is empty.
     #[error("`data.source` is empty; give enwik8, synthetic:NAME or the path of a file")]
     EmptySource,

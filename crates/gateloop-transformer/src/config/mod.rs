@@ -29,16 +29,18 @@ mod options;
 mod overrides;
 mod parse;
 mod suggest;
+mod synthetic;
 mod train;
 
-pub use data::{DataConfig, Source, Synthetic};
+pub use data::{DataConfig, Source};
 pub use error::ConfigError;
 pub use generate::GenerateConfig;
 pub use model::ModelConfig;
 pub use options::{
-    FormVariant, GeluVariant, LayerKind, RelPosVariant, RmsNormVariant, Schedule, WeightsVariant,
-    WindowOrder,
+    FormVariant, GeluVariant, LayerKind, LossOn, RelPosVariant, RmsNormVariant, Schedule,
+    WeightsVariant, WindowOrder,
 };
+pub use synthetic::Synthetic;
 pub use train::TrainConfig;
 
 /// Everything that a run is: what is trained, on what, how, and how samples are drawn.
@@ -82,6 +84,7 @@ impl Config {
         self.model.validate()?;
         self.data.validate()?;
         self.train.validate()?;
+        self.validate_answers()?;
         if self.train.carry_state && self.model.has(LayerKind::Attention) {
             return Err(ConfigError::Contradiction {
                 first: "train.carry_state = true".to_owned(),
@@ -91,6 +94,19 @@ impl Config {
             });
         }
         self.generate.validate()
+    }
+
+    /// Answers cannot be learned alone where there are none.
+    fn validate_answers(&self) -> Result<(), ConfigError> {
+        let has_answers = matches!(self.data.source, Source::Synthetic(kind) if kind.has_answers());
+        if self.train.loss_on == LossOn::Answers && !has_answers {
+            return Err(ConfigError::Contradiction {
+                first: "train.loss_on = \"answers\"".to_owned(),
+                second: format!("data.source = \"{}\"", self.data.source),
+                problem: "only synthetic tasks have answers; take \"all\", or one of the tasks",
+            });
+        }
+        Ok(())
     }
 
     /// The configuration with all its defaults written out; it loads back equal.

@@ -37,6 +37,17 @@ pub enum WindowOrder {
     Sequential,
 }
 
+/// `loss_on`: which tokens are learned, and validated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossOn {
+    /// `all`: every token.
+    #[default]
+    All,
+    /// `answers`: of a synthetic task, what follows from before in its line, and nothing else.
+    Answers,
+}
+
 /// `schedule`: how the learning rate goes on after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

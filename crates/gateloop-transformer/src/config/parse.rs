@@ -51,6 +51,7 @@ pub(super) const SECTIONS: [(&str, &[&str]); 4] = [
             "window_order",
             "carry_state",
             "recompute",
+            "loss_on",
             "lr",
             "schedule",
             "warmup_steps",

@@ -111,6 +111,10 @@ fn options_that_contradict_each_other_are_both_named() {
             ["model.data_dependent_rel_pos = true", "sliding_window_attention"],
         ),
         (
+            &["train.loss_on=answers", "data.source=synthetic:text"],
+            ["train.loss_on = \"answers\"", "data.source = \"synthetic:text\""],
+        ),
+        (
             &["generate.top_k=5", "generate.filter_thres=0.5"],
             ["generate.top_k = 5", "generate.filter_thres = 0.5"],
         ),
@@ -231,7 +235,10 @@ fn values_of_the_wrong_type_name_their_key() {
         ("[data]\nsource = 3", "`data.source`"),
         ("[data]\nsource = \"\"", "`data.source`"),
         ("[data]\nsource = \"synthetic:txet\"", "did you mean `text`?"),
-        ("[data]\nsource = \"synthetic:parity\"", "there are: text, copy, recall"),
+        (
+            "[data]\nsource = \"synthetic:parity\"",
+            "there are: text, copy, selective_copy, recall, induction_heads, memory_horizon",
+        ),
     ] {
         let message = message(load(text));
         assert!(message.contains("test.toml: ") && message.contains(key), "{message}");

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::check::{check, fraction, positive, seed};
-use super::{ConfigError, Schedule, WindowOrder};
+use super::{ConfigError, LossOn, Schedule, WindowOrder};
 
 /// How a model is trained; the defaults are those of the reference's training script.
 ///
@@ -29,6 +29,8 @@ pub struct TrainConfig {
     /// Compute each layer again in the backward pass and keep only what goes in between layers: the memory of
     /// activations falls to that of one layer, a step takes about a third longer, and the numbers are the same to within rounding.
     pub recompute: bool,
+    /// Which tokens the loss is taken over, in training and in validation.
+    pub loss_on: LossOn,
     /// Learning rate, the highest of the schedule.
     pub lr: f64,
     /// How it goes on after the warm-up.
@@ -89,6 +91,7 @@ impl Default for TrainConfig {
             window_order: WindowOrder::Random,
             carry_state: false,
             recompute: false,
+            loss_on: LossOn::All,
             lr: 1e-4,
             schedule: Schedule::Constant,
             warmup_steps: 0,

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use memmap2::Mmap;
 
 use super::fingerprint::fingerprint;
+use super::synthetic::Rule;
 use super::unpack::Packing;
-use super::{DataError, Progress, Split, enwik8, folder, synthetic};
+use super::{DataError, Progress, Split, Tokens, enwik8, folder, synthetic};
 use crate::config::{DataConfig, Source};
 
 /// The bytes of a data source, cut into training, validation and test splits.
@@ -24,6 +25,8 @@ pub struct Corpus {
     /// Where the validation and the test split start.
     cuts: [usize; 2],
     name: String,
+    /// Of a synthetic task.
+    rule: Option<Rule>,
 }
 
 #[derive(Debug)]
@@ -57,16 +60,21 @@ impl Corpus {
             Source::Synthetic(kind) => {
                 let sizes = synthetic::Sizes::new(config.train_bytes, config.valid_bytes)?;
                 let bytes = Arc::new(Bytes::Owned(synthetic::generate(*kind, sizes)));
-                return Ok(Self { bytes, cuts: sizes.cuts(), name });
+                return Ok(Self { bytes, cuts: sizes.cuts(), name, rule: Rule::of(*kind) });
             }
         };
         let cuts = cuts(bytes.len(), config, &name)?;
-        Ok(Self { bytes: Arc::new(bytes), cuts, name })
+        Ok(Self { bytes: Arc::new(bytes), cuts, name, rule: None })
     }
 
     /// The bytes of a split.
     pub fn split(&self, split: Split) -> &[u8] {
         &self.bytes[self.range(split)]
+    }
+
+    /// A split as token ids.
+    pub fn tokens(&self, split: Split) -> Tokens<'_> {
+        Tokens::of_task(self.split(split), self.rule)
     }
 
     /// A short text that is another one if the bytes are others: their length and a hash, of data beyond 256 MiB
@@ -111,6 +119,12 @@ impl Corpus {
             Some(starts @ 1..) => Ok(starts),
             _ => Err(DataError::SplitTooShort { split, len, needed: window_len }),
         }
+    }
+
+    /// Makes a task of any bytes.
+    #[cfg(test)]
+    pub(super) fn set_rule(&mut self, rule: Option<Rule>) {
+        self.rule = rule;
     }
 
     fn range(&self, split: Split) -> Range<usize> {

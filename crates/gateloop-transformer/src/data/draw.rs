@@ -40,4 +40,9 @@ impl Draws {
     pub(super) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
+
+    /// One of the first `n` letters.
+    pub(super) fn letter(&mut self, n: usize) -> u8 {
+        b'a' + self.below(n) as u8
+    }
 }

@@ -119,6 +119,16 @@ pub enum DataError {
         /// The least length.
         needed: usize,
     },
+    /// Windows in which no line both begins and answers.
+    #[error(
+        "`train.loss_on` = \"answers\", but in the windows of {seq_len} tokens (train.seq_len) of the {split} split there is no answer whose line begins there; raise `train.seq_len` or `train.validate_windows`, or make the lines shorter in `data.source`"
+    )]
+    NoAnswers {
+        /// The split.
+        split: Split,
+        /// Tokens of a window.
+        seq_len: usize,
+    },
     /// A byte that the model has no token for.
     #[error(
         "byte {byte} at offset {offset} of {source_name} is outside the vocabulary of {num_tokens} tokens; set `model.num_tokens` to {} or more (256 takes any byte)",

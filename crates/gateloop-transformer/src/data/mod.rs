@@ -2,7 +2,7 @@
 //!
 //! A [`Corpus`] holds the bytes and their three splits, [`WindowSampler`] draws training batches
 //! that are the same for the same seed on every machine, and [`fixed_windows`] gives the windows
-//! that every validation sees.
+//! that every validation sees. [`Tokens`] is how all of them read.
 //!
 //! ```
 //! use gateloop_transformer::config::DataConfig;
@@ -29,6 +29,7 @@ mod folder;
 mod progress;
 mod split;
 mod synthetic;
+mod tokens;
 mod unpack;
 mod windows;
 
@@ -36,6 +37,8 @@ pub use corpus::Corpus;
 pub use error::DataError;
 pub use progress::Progress;
 pub use split::Split;
+pub use synthetic::Mark;
+pub use tokens::Tokens;
 pub use windows::{Batch, SamplerState, StreamSampler, WindowSampler, fixed_windows};
 
 #[cfg(test)]

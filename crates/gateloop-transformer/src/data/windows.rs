@@ -3,17 +3,19 @@
 use serde::{Deserialize, Serialize};
 
 use super::draw::Draws;
-use super::{Corpus, DataError, Split};
+use super::{Corpus, DataError, Mark, Split, Tokens};
 
 /// Token ids of several windows, one after the other.
 ///
 /// # Shapes
-/// `ids` is `[batch, window_len]`, row-major. The inputs are the first `window_len - 1` tokens of a
+/// `ids` and `marks` are `[batch, window_len]`, row-major. The inputs are the first `window_len - 1` tokens of a
 /// row, the targets the last `window_len - 1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// The ids, row by row.
     pub ids: Vec<i64>,
+    /// Of a synthetic task: what each token is in it.
+    pub marks: Option<Vec<Mark>>,
     /// Number of rows.
     pub batch: usize,
     /// Tokens a row: the sequence length and one.
@@ -29,24 +31,38 @@ impl Batch {
     /// The same rows in batches of at most `rows`; of one, if `rows` is 0.
     pub fn chunks(&self, rows: usize) -> impl Iterator<Item = Self> + '_ {
         let window_len = self.window_len.max(1);
-        self.ids.chunks(rows.max(1).saturating_mul(window_len)).map(move |ids| Self {
+        let tokens = rows.max(1).saturating_mul(window_len);
+        self.ids.chunks(tokens).enumerate().map(move |(n, ids)| Self {
             ids: ids.to_vec(),
+            marks: self.marks.as_ref().map(|marks| marks[n * tokens..][..ids.len()].to_vec()),
             batch: ids.len() / window_len,
             window_len: self.window_len,
         })
     }
 
+    /// Whether an answer is among the tokens that are predicted.
+    pub fn has_answers(&self) -> bool {
+        let rows = self.marks.iter().flat_map(|marks| marks.chunks(self.window_len.max(1)));
+        rows.flat_map(|row| row.iter().skip(1)).any(|mark| *mark == Mark::Answer)
+    }
+
+    /// Windows that begin at the first number of each pair, read by someone who knows what stands there from the second
+    /// one on.
     fn gather(
-        bytes: &[u8],
-        starts: impl ExactSizeIterator<Item = usize>,
+        tokens: Tokens<'_>,
+        starts: impl ExactSizeIterator<Item = (usize, usize)>,
         window_len: usize,
     ) -> Self {
         let batch = starts.len();
         let mut ids = Vec::with_capacity(batch * window_len);
-        for start in starts {
-            ids.extend(bytes[start..start + window_len].iter().copied().map(i64::from));
+        let mut marks = tokens.has_answers().then(|| Vec::with_capacity(batch * window_len));
+        for (start, known_from) in starts {
+            tokens.copy_to(start, window_len, &mut ids);
+            if let Some(marks) = &mut marks {
+                marks.extend(tokens.marks(start, window_len, known_from).into_iter().flatten());
+            }
         }
-        Self { ids, batch, window_len }
+        Self { ids, marks, batch, window_len }
     }
 }
 
@@ -95,8 +111,8 @@ impl WindowSampler {
         // Wraps rather than panics on the count that only a damaged state can hold.
         self.state.drawn = self.state.drawn.wrapping_add(batch as u64);
         let (draws, starts) = (&mut self.draws, self.starts);
-        let starts = (0..batch).map(|_| draws.below(starts));
-        Batch::gather(self.corpus.split(self.split), starts, self.window_len)
+        let starts = (0..batch).map(|_| draws.below(starts)).map(|start| (start, start));
+        Batch::gather(self.corpus.tokens(self.split), starts, self.window_len)
     }
 
     /// The position, to go on from later.
@@ -124,6 +140,8 @@ pub struct StreamSampler {
     streams: usize,
     /// Windows of a stretch.
     windows: usize,
+    /// Whether a window's reader knows the ones before it.
+    is_carried: bool,
     state: SamplerState,
 }
 
@@ -137,7 +155,7 @@ impl StreamSampler {
         seed: u64,
     ) -> Result<Self, DataError> {
         let (streams, seq_len) = (streams.max(1), seq_len.max(1));
-        let len = corpus.split(split).len();
+        let len = corpus.tokens(split).len();
         // A window predicts the first byte of the next one, so all but the last byte are begun with.
         let windows = (len / streams).saturating_sub(1) / seq_len;
         if windows == 0 {
@@ -145,7 +163,21 @@ impl StreamSampler {
             return Err(DataError::StretchesTooShort { split, len, streams, needed });
         }
         let state = SamplerState { seed, drawn: 0 };
-        Ok(Self { corpus: corpus.clone(), split, seq_len, streams, windows, state })
+        Ok(Self {
+            corpus: corpus.clone(),
+            split,
+            seq_len,
+            streams,
+            windows,
+            is_carried: false,
+            state,
+        })
+    }
+
+    /// For a reader whose state goes from window to window: it can answer what the line asks for that began before.
+    pub fn carried(mut self) -> Self {
+        self.is_carried = true;
+        self
     }
 
     /// The next window of the next `batch` streams, and whether they begin their stretches.
@@ -153,11 +185,14 @@ impl StreamSampler {
         let streams = self.streams as u64;
         let first = (self.state.drawn % streams) as usize;
         let window = ((self.state.drawn / streams) % self.windows as u64) as usize;
-        let bytes = self.corpus.split(self.split);
-        let stretch = bytes.len() / self.streams;
-        let starts = (first..first + batch)
-            .map(|stream| stream % self.streams * stretch + window * self.seq_len);
-        let gathered = Batch::gather(bytes, starts, self.seq_len + 1);
+        let tokens = self.corpus.tokens(self.split);
+        let stretch = tokens.len() / self.streams;
+        let starts = (first..first + batch).map(|stream| {
+            let begin = stream % self.streams * stretch;
+            let start = begin + window * self.seq_len;
+            (start, if self.is_carried { begin } else { start })
+        });
+        let gathered = Batch::gather(tokens, starts, self.seq_len + 1);
         self.state.drawn = self.state.drawn.wrapping_add(batch as u64);
         (gathered, window == 0)
     }
@@ -186,5 +221,6 @@ pub fn fixed_windows(
     let last = corpus.window_starts(split, window_len)? - 1;
     let gaps = count.saturating_sub(1).max(1) as u128;
     let starts = (0..count).map(|index| (index as u128 * last as u128 / gaps) as usize);
-    Ok(Batch::gather(corpus.split(split), starts, window_len))
+    let starts = starts.map(|start| (start, start));
+    Ok(Batch::gather(corpus.tokens(split), starts, window_len))
 }

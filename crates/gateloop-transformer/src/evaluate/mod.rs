@@ -1,7 +1,14 @@
 //! Bits per character over a whole split: in windows, or with the state carried from its first byte to its last.
 
+mod accuracy;
 mod tally;
+mod validate;
 
+pub use accuracy::Accuracy;
+pub use validate::{Validation, validate};
+
+use crate::config::LossOn;
+use crate::data::{Mark, Tokens};
 use crate::model::{Model, ModelError};
 use tally::Tally;
 use tch::{Kind, Reduction, Tensor};
@@ -28,6 +35,8 @@ pub struct Options {
     pub context: Context,
     /// Windows at a time, at least 1.
     pub rows: usize,
+    /// Which tokens the mean is over.
+    pub loss_on: LossOn,
 }
 
 /// What an evaluation came to.
@@ -42,30 +51,35 @@ pub struct Evaluation {
     pub tokens: u64,
     /// Mean by the place in the window, where windows do not overlap.
     pub by_position: Vec<f64>,
+    /// Of a synthetic task.
+    pub answers: Option<Accuracy>,
 }
 
-/// Predicts every byte of `bytes` but the first; `progress` hears of bytes done and bytes in all.
+/// Predicts every token but the first; `progress` hears of tokens done and tokens in all.
 ///
 /// # Errors
-/// If the model fails. Of fewer than two bytes nothing is predicted, and the mean is not a number.
-pub fn evaluate(
+/// If the model fails. Of fewer than two tokens nothing is predicted, and the mean is not a number.
+pub fn evaluate<'a>(
     model: &Model,
-    bytes: &[u8],
+    tokens: impl Into<Tokens<'a>>,
     options: &Options,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Evaluation, ModelError> {
+    let tokens = tokens.into();
     let mut tally = Tally::default();
-    let total = bytes.len().saturating_sub(1) as u64;
+    let mut done = 0;
+    let total = tokens.len().saturating_sub(1);
+    let mut count = |predictions: &Predictions<'_>, skip: usize| {
+        tally.add(predictions, skip, |place| predictions.count(place, options.loss_on));
+        done += predictions.losses.len() - skip;
+        progress(done as u64, total as u64);
+    };
     tch::no_grad(|| match options.context {
         Context::Windows { stride } => {
-            let windows = windows(bytes.len(), options.seq_len.max(1), stride.max(1));
+            let windows = windows(tokens.len(), options.seq_len.max(1), stride.max(1));
             for group in windows.chunk_by(|a, b| a.len == b.len) {
                 for rows in group.chunks(options.rows.max(1)) {
-                    let losses = window_losses(model, bytes, rows)?;
-                    for (window, losses) in rows.iter().zip(losses.chunks(rows[0].len)) {
-                        tally.add(&losses[window.skip..], window.skip);
-                    }
-                    progress(tally.tokens(), total);
+                    predict_windows(model, tokens, rows, &mut count)?;
                 }
             }
             Ok::<(), ModelError>(())
@@ -73,19 +87,41 @@ pub fn evaluate(
         Context::Carried => {
             let mut state = model.initial_state(1);
             let mut start = 0;
-            while start + 1 < bytes.len() {
-                let end = (start + options.seq_len.max(1)).min(bytes.len() - 1);
-                let ids = to_tensor(&bytes[start..end], 1, model)?;
-                let logits = model.prefill_all(&ids, &mut state)?;
-                tally.add(&losses(&logits, &bytes[start + 1..=end], model)?, 0);
-                progress(tally.tokens(), total);
-                start = end;
+            while start < total {
+                let len = options.seq_len.max(1).min(total - start);
+                let mut ids = Vec::with_capacity(len + 1);
+                tokens.copy_to(start, len + 1, &mut ids);
+                let logits = model.prefill_all(&to_tensor(&ids[..len], 1, model)?, &mut state)?;
+                let marks = tokens.marks(start + 1, len, 0);
+                Rows::of(&logits, &ids[1..], marks.as_deref(), model)?
+                    .each(len, |row| count(row, 0));
+                start += len;
             }
             Ok(())
         }
     })?;
     let whole = Context::Windows { stride: options.seq_len };
     Ok(tally.finish(options.context == whole))
+}
+
+/// What a model made of the tokens of a window, all but the first.
+#[derive(Debug, Clone, Copy)]
+struct Predictions<'a> {
+    /// Losses in nats.
+    losses: &'a [f32],
+    /// Of a synthetic task: what the tokens are in it, and whether they were the likeliest.
+    answers: Option<(&'a [Mark], &'a [bool])>,
+}
+
+impl Predictions<'_> {
+    /// Whether the mean is to be over this place too.
+    fn count(&self, place: usize, loss_on: LossOn) -> bool {
+        match (loss_on, self.answers) {
+            (LossOn::Answers, Some((marks, _))) => marks[place] == Mark::Answer,
+            (LossOn::Answers, None) => false,
+            (LossOn::All, _) => true,
+        }
+    }
 }
 
 /// A window of `len` predictions, of which the first `skip` have been made before.
@@ -96,12 +132,12 @@ struct Window {
     skip: usize,
 }
 
-/// Windows that together predict every byte but the first once.
-fn windows(bytes: usize, seq_len: usize, stride: usize) -> Vec<Window> {
+/// Windows that together predict every token but the first once.
+fn windows(tokens: usize, seq_len: usize, stride: usize) -> Vec<Window> {
     let mut windows = Vec::new();
     let (mut start, mut predicted) = (0, 0);
-    while predicted + 1 < bytes {
-        let end = (start + seq_len).min(bytes - 1);
+    while predicted + 1 < tokens {
+        let end = (start + seq_len).min(tokens - 1);
         windows.push(Window { start, len: end - start, skip: predicted - start });
         predicted = end;
         start += stride.min(seq_len);
@@ -109,39 +145,83 @@ fn windows(bytes: usize, seq_len: usize, stride: usize) -> Vec<Window> {
     windows
 }
 
-/// Losses in nats of windows of one length, [windows, len].
-fn window_losses(model: &Model, bytes: &[u8], windows: &[Window]) -> Result<Vec<f32>, ModelError> {
+/// Predicts windows of one length, and hands on each with what it is to skip.
+fn predict_windows(
+    model: &Model,
+    tokens: Tokens<'_>,
+    windows: &[Window],
+    count: &mut dyn FnMut(&Predictions<'_>, usize),
+) -> Result<(), ModelError> {
     let len = windows[0].len;
-    let gather = |shift: usize| -> Vec<u8> {
-        windows.iter().flat_map(|w| &bytes[w.start + shift..][..len]).copied().collect()
-    };
-    let logits = model.forward(&to_tensor(&gather(0), windows.len(), model)?)?;
-    losses(&logits, &gather(1), model)
+    let (mut inputs, mut targets) = (Vec::new(), Vec::new());
+    let mut marks = tokens.has_answers().then(Vec::new);
+    for window in windows {
+        tokens.copy_to(window.start, len, &mut inputs);
+        tokens.copy_to(window.start + 1, len, &mut targets);
+        if let Some(marks) = &mut marks {
+            marks.extend(tokens.marks(window.start + 1, len, window.start).into_iter().flatten());
+        }
+    }
+    let logits = model.forward(&to_tensor(&inputs, windows.len(), model)?)?;
+    let mut skips = windows.iter().map(|window| window.skip);
+    Rows::of(&logits, &targets, marks.as_deref(), model)?
+        .each(len, |row| count(row, skips.next().unwrap_or(0)));
+    Ok(())
 }
 
-/// Losses in nats of logits [B, T, V] for targets [B, T].
-fn losses(logits: &Tensor, targets: &[u8], model: &Model) -> Result<Vec<f32>, ModelError> {
-    let logits = logits.f_reshape([targets.len() as i64, -1])?;
-    let targets = to_tensor(targets, 1, model)?.f_reshape([-1])?;
-    let losses = logits
-        .f_cross_entropy_loss(&targets, None::<Tensor>, Reduction::None, -100, 0.0)?
-        .f_to_kind(Kind::Float)?;
-    let mut values = vec![0.0; losses.numel()];
-    losses.f_copy_data(&mut values, losses.numel())?;
-    Ok(values)
+/// The predictions of several windows, one after the other.
+struct Rows<'a> {
+    losses: Vec<f32>,
+    answers: Option<(&'a [Mark], Vec<bool>)>,
+}
+
+impl<'a> Rows<'a> {
+    /// From logits [B, T, V], targets [B, T] and their marks.
+    fn of(
+        logits: &Tensor,
+        targets: &[i64],
+        marks: Option<&'a [Mark]>,
+        model: &Model,
+    ) -> Result<Self, ModelError> {
+        let logits = logits.f_reshape([targets.len() as i64, -1])?;
+        let targets = to_tensor(targets, 1, model)?.f_reshape([-1])?;
+        let losses = logits
+            .f_cross_entropy_loss(&targets, None::<Tensor>, Reduction::None, -100, 0.0)?
+            .f_to_kind(Kind::Float)?;
+        let mut values = vec![0.0; losses.numel()];
+        losses.f_copy_data(&mut values, losses.numel())?;
+        let answers = marks.map(|marks| -> Result<_, ModelError> {
+            let likeliest = logits.f_argmax(-1, false)?.f_eq_tensor(&targets)?;
+            let mut right = vec![false; marks.len()];
+            likeliest.f_copy_data(&mut right, marks.len())?;
+            Ok((marks, right))
+        });
+        Ok(Self { losses: values, answers: answers.transpose()? })
+    }
+
+    /// Each window of `len` predictions.
+    fn each(&self, len: usize, mut f: impl FnMut(&Predictions<'_>)) {
+        for (n, losses) in self.losses.chunks(len).enumerate() {
+            let part = n * len..n * len + losses.len();
+            let answers = self.answers.as_ref();
+            let answers =
+                answers.map(|(marks, right)| (&marks[part.clone()], &right[part.clone()]));
+            f(&Predictions { losses, answers });
+        }
+    }
 }
 
 /// Int64 [rows, T] on the model's device.
-fn to_tensor(bytes: &[u8], rows: usize, model: &Model) -> Result<Tensor, ModelError> {
-    let ids: Vec<i64> = bytes.iter().copied().map(i64::from).collect();
-    let ids = Tensor::f_from_slice(&ids)?.f_view([rows as i64, -1])?;
+fn to_tensor(ids: &[i64], rows: usize, model: &Model) -> Result<Tensor, ModelError> {
+    let ids = Tensor::f_from_slice(ids)?.f_view([rows as i64, -1])?;
     Ok(ids.f_to_device(model.device())?)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Context, Options, Window, evaluate, losses, to_tensor, windows};
-    use crate::config::{LayerKind, ModelConfig};
+    use super::{Context, Options, Rows, Window, evaluate, to_tensor, windows};
+    use crate::config::{DataConfig, LayerKind, LossOn, ModelConfig};
+    use crate::data::{Corpus, Mark, Split};
     use crate::model::{Model, ModelError};
     use std::f64::consts::LN_2;
     use tch::Device;
@@ -158,9 +238,14 @@ mod tests {
 
     /// The loss in bits of byte `t`, from `context` bytes before it.
     fn bits(model: &Model, bytes: &[u8], t: usize, context: usize) -> Result<f64, ModelError> {
-        let logits = model.forward(&to_tensor(&bytes[t - context..t], 1, model)?)?;
+        let ids: Vec<i64> = bytes.iter().copied().map(i64::from).collect();
+        let logits = model.forward(&to_tensor(&ids[t - context..t], 1, model)?)?;
         let last = logits.select(1, -1);
-        Ok(f64::from(losses(&last, &bytes[t..=t], model)?[0]) / LN_2)
+        Ok(f64::from(Rows::of(&last, &ids[t..=t], None, model)?.losses[0]) / LN_2)
+    }
+
+    fn options(seq_len: usize, context: Context, rows: usize) -> Options {
+        Options { seq_len, context, rows, loss_on: LossOn::All }
     }
 
     #[test]
@@ -169,10 +254,11 @@ mod tests {
         for (seq_len, stride) in [(8, 8), (8, 3), (1, 1), (64, 64)] {
             for rows in [1, 4] {
                 let context = Context::Windows { stride };
-                let options = Options { seq_len, context, rows };
+                let options = options(seq_len, context, rows);
                 let mut heard = Vec::new();
-                let evaluation =
-                    evaluate(&model, &bytes, &options, &mut |done, all| heard.push((done, all)))?;
+                let evaluation = evaluate(&model, &bytes[..], &options, &mut |done, all| {
+                    heard.push((done, all));
+                })?;
                 assert_eq!(evaluation.tokens, 44);
                 assert_eq!(heard.last(), Some(&(44, 44)));
                 let mut expected = 0.0;
@@ -194,8 +280,7 @@ mod tests {
     fn a_carried_state_is_one_window_over_everything() -> Result<(), ModelError> {
         let (model, bytes) = (model(), bytes(45));
         let run = |seq_len, context| {
-            let options = Options { seq_len, context, rows: 1 };
-            evaluate(&model, &bytes, &options, &mut |_, _| {})
+            evaluate(&model, &bytes[..], &options(seq_len, context, 1), &mut |_, _| {})
         };
         let whole = run(100, Context::Windows { stride: 100 })?;
         for seq_len in [1, 7, 44, 100] {
@@ -205,6 +290,57 @@ mod tests {
         }
         // And it is not the same as windows that forget.
         assert!((run(4, Context::Windows { stride: 4 })?.bpc - whole.bpc).abs() > 1e-3);
+        Ok(())
+    }
+
+    #[test]
+    fn answers_count_where_their_line_is_known() -> Result<(), Box<dyn std::error::Error>> {
+        let data = DataConfig {
+            source: "synthetic:recall".parse()?,
+            train_bytes: Some(400),
+            ..DataConfig::default()
+        };
+        let corpus = Corpus::open(&data)?;
+        let (tokens, bytes) = (corpus.tokens(Split::Train), corpus.split(Split::Train));
+        let model = model();
+        let run = |seq_len, context, loss_on| {
+            let options = Options { loss_on, ..options(seq_len, context, 3) };
+            evaluate(&model, tokens, &options, &mut |_, _| {})
+        };
+        let carried = run(50, Context::Carried, LossOn::Answers)?;
+        let answers = carried.answers.unwrap();
+        let known = tokens.marks(0, bytes.len(), 0).unwrap();
+        let places: Vec<usize> = (0..bytes.len()).filter(|n| known[*n] == Mark::Answer).collect();
+        assert_eq!(answers.tokens, places.len() as u64);
+        assert_eq!(carried.tokens, answers.tokens);
+        // The mean is over the answers, and the right ones are those that are likeliest.
+        let mut mean = 0.0;
+        let mut right = 0;
+        let ids: Vec<i64> = bytes.iter().copied().map(i64::from).collect();
+        for &t in &places {
+            mean += bits(&model, bytes, t, t)? / places.len() as f64;
+            let logits = model.forward(&to_tensor(&ids[..t], 1, &model)?)?;
+            right += u64::from(logits.select(1, -1).argmax(-1, false).int64_value(&[0]) == ids[t]);
+        }
+        assert!((carried.bpc - mean).abs() < 1e-4, "{} {mean}", carried.bpc);
+        assert_eq!(answers.right_tokens, right);
+        let lines = bytes.split(|byte| *byte == b'\n').count() as u64 - 1;
+        assert_eq!(answers.lines, lines);
+
+        // All of it in one window knows as much; windows that cut lines know less, and steps of one token as much as
+        // a window holds.
+        let count = |seq_len, stride| -> Result<[u64; 2], ModelError> {
+            let context = Context::Windows { stride };
+            let answers = run(seq_len, context, LossOn::All)?.answers.unwrap();
+            Ok([answers.tokens, answers.lines])
+        };
+        assert_eq!(count(400, 400)?, [answers.tokens, lines]);
+        let [cut_tokens, cut_lines] = count(70, 70)?;
+        assert!(0 < cut_tokens && cut_tokens < answers.tokens);
+        assert!(0 < cut_lines && cut_lines < lines);
+        // Every line is shorter than 100 bytes, so that a window of 100 behind it holds all of it.
+        assert_eq!(count(100, 1)?, [answers.tokens, lines]);
+        assert_eq!(count(3, 3)?, [0, 0]);
         Ok(())
     }
 

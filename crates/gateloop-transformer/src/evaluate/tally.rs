@@ -1,6 +1,7 @@
 //! Adding up losses.
 
-use super::Evaluation;
+use super::accuracy::AnswerTally;
+use super::{Evaluation, Predictions};
 use std::f64::consts::LN_2;
 
 /// Losses so far, by window and by position.
@@ -11,28 +12,40 @@ pub(super) struct Tally {
     /// The same of a place in the window.
     positions: Vec<(f64, f64)>,
     tokens: u64,
+    answers: AnswerTally,
 }
 
 impl Tally {
-    /// The losses of one window in nats, the first of which stands at `position`.
-    pub(super) fn add(&mut self, losses: &[f32], position: usize) {
-        let end = position + losses.len();
+    /// What follows is a window elsewhere.
+    pub(super) fn begin(&mut self) {
+        self.answers.begin();
+    }
+
+    /// The predictions of one window from the one at `position` on; of the losses, those that are to count.
+    pub(super) fn add(
+        &mut self,
+        predictions: &Predictions<'_>,
+        position: usize,
+        counts: impl Fn(usize) -> bool,
+    ) {
+        let end = predictions.losses.len();
         if self.positions.len() < end {
             self.positions.resize(end, (0.0, 0.0));
         }
-        let mut sum = 0.0;
-        for (place, &loss) in self.positions[position..end].iter_mut().zip(losses) {
-            let loss = f64::from(loss);
+        let (mut sum, mut number) = (0.0, 0_u32);
+        for place in (position..end).filter(|place| counts(*place)) {
+            let loss = f64::from(predictions.losses[place]);
             sum += loss;
-            *place = (place.0 + loss, place.1 + 1.0);
+            number += 1;
+            let total = &mut self.positions[place];
+            *total = (total.0 + loss, total.1 + 1.0);
         }
-        self.windows.push((sum, losses.len() as f64));
-        self.tokens += losses.len() as u64;
-    }
-
-    /// Losses so far.
-    pub(super) fn tokens(&self) -> u64 {
-        self.tokens
+        self.answers.add_all(predictions, position);
+        // A window of which nothing counts says nothing about the spread.
+        if number > 0 {
+            self.windows.push((sum, f64::from(number)));
+            self.tokens += u64::from(number);
+        }
     }
 
     /// All of it in bits.
@@ -49,6 +62,7 @@ impl Tally {
             error: error / LN_2,
             tokens: self.tokens,
             by_position: if with_positions { by_position.collect() } else { Vec::new() },
+            answers: self.answers.finish(),
         }
     }
 }
@@ -56,28 +70,47 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::Tally;
+    use crate::evaluate::Predictions;
     use std::f64::consts::LN_2;
+
+    fn losses(losses: &[f32]) -> Predictions<'_> {
+        Predictions { losses, answers: None }
+    }
 
     #[test]
     fn means_are_over_tokens_and_the_error_over_windows() {
         let mut tally = Tally::default();
-        tally.add(&[1.0, 2.0], 0);
-        tally.add(&[3.0, 4.0], 0);
-        tally.add(&[5.0], 0);
-        assert_eq!(tally.tokens(), 5);
+        for window in [&[1.0, 2.0][..], &[3.0, 4.0], &[5.0]] {
+            tally.add(&losses(window), 0, |_| true);
+        }
         let result = tally.finish(true);
+        assert_eq!(result.tokens, 5);
         assert!((result.bpc - 3.0 / LN_2).abs() < 1e-12);
         // Deviations of the sums from 3 a token: -3, 1, 2.
         let error = 1.96 * (1.5 * 14.0_f64).sqrt() / 5.0 / LN_2;
         assert!((result.error - error).abs() < 1e-12);
         assert_eq!(result.by_position.len(), 2);
         assert!((result.by_position[1] - 3.0 / LN_2).abs() < 1e-12);
+        assert_eq!(result.answers, None);
+    }
+
+    #[test]
+    fn what_does_not_count_is_left_out_of_means_and_windows() {
+        let mut tally = Tally::default();
+        tally.add(&losses(&[9.0, 1.0, 9.0]), 0, |place| place == 1);
+        tally.add(&losses(&[9.0, 9.0]), 0, |_| false);
+        tally.add(&losses(&[9.0, 3.0]), 1, |_| true);
+        let result = tally.finish(false);
+        assert_eq!(result.tokens, 2);
+        assert!((result.bpc - 2.0 / LN_2).abs() < 1e-12);
+        // Two windows of one: deviations -1 and 1.
+        assert!((result.error - 1.96 * (2.0 * 2.0_f64).sqrt() / 2.0 / LN_2).abs() < 1e-12);
     }
 
     #[test]
     fn one_window_has_no_error_and_none_has_no_mean() {
         let mut tally = Tally::default();
-        tally.add(&[1.0], 3);
+        tally.add(&losses(&[0.0, 0.0, 0.0, 1.0]), 3, |_| true);
         let result = tally.finish(false);
         assert!(result.error.is_nan() && result.by_position.is_empty());
         assert!(Tally::default().finish(false).bpc.is_nan());

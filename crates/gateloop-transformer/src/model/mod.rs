@@ -45,6 +45,9 @@ pub struct Model {
 /// take numbers from the other's seed.
 static INITIALISING: Mutex<()> = Mutex::new(());
 
+/// The target that no loss is taken of.
+const IGNORED: i64 = -100;
+
 /// What the model remembers while it decodes: one state for each layer, and one more, before it, for a gate loop in
 /// front of attention. Those of gate loops do not grow with the number of tokens, those of attention do, up to its window.
 #[derive(Debug)]
@@ -261,6 +264,35 @@ impl Model {
         self.cross_entropy(&logits, windows)
     }
 
+    /// The loss of the tokens that count alone, from an empty state or as [`loss_from`](Self::loss_from); 0 where none
+    /// does.
+    ///
+    /// # Shapes
+    /// - `windows`: Int64 [B, T + 1], T >= 1
+    /// - `counts`: Bool [B, T + 1], the first column ignored; returns a scalar
+    pub fn loss_where(
+        &self,
+        windows: &Tensor,
+        counts: &Tensor,
+        state: Option<&mut DecodeState>,
+    ) -> Result<Tensor, ModelError> {
+        self.check_windows(windows)?;
+        let len = windows.size()[1] - 1;
+        let inputs = windows.f_narrow(1, 0, len)?;
+        let logits = match state {
+            Some(state) => self.prefill_all(&inputs, state)?,
+            None => self.run(&inputs, Ablation::default(), None)?,
+        };
+        let counts = counts.f_narrow(1, 1, len)?.f_reshape([-1])?;
+        let targets = windows.f_narrow(1, 1, len)?.f_reshape([-1])?;
+        let targets = targets.f_masked_fill(&counts.f_logical_not()?, IGNORED)?;
+        let logits = logits.f_reshape([-1, self.config.num_tokens as i64])?;
+        let sum =
+            logits.f_cross_entropy_loss(&targets, None::<Tensor>, Reduction::Sum, IGNORED, 0.0)?;
+        let number = counts.f_sum(Kind::Float)?.f_clamp_min(1.0)?;
+        Ok(sum.f_div(&number)?)
+    }
+
     /// Refuses what is no matrix of windows, and weights that cannot be trained where gradients are recorded.
     fn check_windows(&self, windows: &Tensor) -> Result<(), ModelError> {
         if gradients_are_recorded() {
@@ -277,7 +309,7 @@ impl Model {
     fn cross_entropy(&self, logits: &Tensor, windows: &Tensor) -> Result<Tensor, ModelError> {
         let targets = windows.f_narrow(1, 1, windows.size()[1] - 1)?.f_reshape([-1])?;
         let logits = logits.f_reshape([-1, self.config.num_tokens as i64])?;
-        Ok(logits.f_cross_entropy_loss(&targets, None::<Tensor>, Reduction::Mean, -100, 0.0)?)
+        Ok(logits.f_cross_entropy_loss(&targets, None::<Tensor>, Reduction::Mean, IGNORED, 0.0)?)
     }
 
     /// The state before the first token.

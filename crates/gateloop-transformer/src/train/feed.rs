@@ -1,7 +1,8 @@
 //! What a trainer learns from: windows, and the states that go with them.
 
 use super::prefetch::Prefetch;
-use crate::data::{Batch, SamplerState, StreamSampler, WindowSampler};
+use crate::config::LossOn;
+use crate::data::{Batch, Mark, SamplerState, StreamSampler, WindowSampler};
 use crate::model::{DecodeState, Model, ModelError};
 use crate::weights::Tensors;
 use tch::Tensor;
@@ -57,29 +58,52 @@ impl Windows {
 pub(super) struct Feed {
     pub(super) windows: Prefetch,
     batch: usize,
+    loss_on: LossOn,
     /// After the last window of each micro-batch of a step; none if no state is carried.
     states: Option<Vec<Option<DecodeState>>>,
 }
 
 impl Feed {
     /// Batches of `batch` windows; states are carried for `carried` micro-batches, if that is asked for.
-    pub(super) fn new(windows: Windows, batch: usize, carried: Option<usize>) -> Self {
+    pub(super) fn new(
+        windows: Windows,
+        batch: usize,
+        loss_on: LossOn,
+        carried: Option<usize>,
+    ) -> Self {
         let states = carried.map(|n| (0..n).map(|_| None).collect());
-        Self { windows: Prefetch::new(windows, batch), batch, states }
+        Self { windows: Prefetch::new(windows, batch), batch, loss_on, states }
     }
 
     /// The loss of the next windows, `micro` of this step.
     pub(super) fn loss(&mut self, model: &Model, micro: usize) -> Result<Tensor, ModelError> {
-        let (windows, begins) = self.windows.next_batch();
-        let windows = to_tensor(&windows, model)?;
+        let (batch, begins) = self.windows.next_batch();
+        let windows = to_tensor(&batch, model)?;
+        let counts = self.counts(&batch, model)?;
         let Some(place) = self.states.as_mut().and_then(|states| states.get_mut(micro)) else {
-            return model.loss(&windows);
+            return match counts {
+                Some(counts) => model.loss_where(&windows, &counts, None),
+                None => model.loss(&windows),
+            };
         };
         let before = place.take().filter(|_| !begins);
         let mut state = before.unwrap_or_else(|| model.initial_state(self.batch as i64));
-        let loss = model.loss_from(&windows, &mut state)?;
+        let loss = match counts {
+            Some(counts) => model.loss_where(&windows, &counts, Some(&mut state))?,
+            None => model.loss_from(&windows, &mut state)?,
+        };
         *place = Some(state.detached()?);
         Ok(loss)
+    }
+
+    /// Which tokens the loss is taken of, Bool [batch, `window_len`]; `None` for all.
+    fn counts(&self, batch: &Batch, model: &Model) -> Result<Option<Tensor>, ModelError> {
+        let (LossOn::Answers, Some(marks)) = (self.loss_on, &batch.marks) else { return Ok(None) };
+        let counts: Vec<bool> = marks.iter().map(|mark| *mark == Mark::Answer).collect();
+        let counts = Tensor::f_from_slice(&counts)?
+            .f_view([batch.batch as i64, batch.window_len as i64])?
+            .f_to_device(model.device())?;
+        Ok(Some(counts))
     }
 
     /// The carried states by name: `MICRO.LAYER.PART`.
@@ -110,7 +134,7 @@ impl Feed {
 }
 
 /// Int64 [batch, `window_len`] on the model's device.
-pub(super) fn to_tensor(batch: &Batch, model: &Model) -> Result<Tensor, ModelError> {
+fn to_tensor(batch: &Batch, model: &Model) -> Result<Tensor, ModelError> {
     Ok(Tensor::f_from_slice(&batch.ids)?
         .f_view([batch.batch as i64, batch.window_len as i64])?
         .f_to_device(model.device())?)

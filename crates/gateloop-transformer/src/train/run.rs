@@ -2,12 +2,12 @@
 
 use super::ema::Ema;
 use super::lock::FolderLock;
-use super::trainer::bits_per_character;
 use super::{ExistingFolder, Interrupt, Observer, RunFolder, Tick, TrainError, Trainer, Windows};
 use crate::checkpoint::{self, Best, Checkpoint, CheckpointError, RunProgress, TrainingState};
-use crate::config::{Config, TrainConfig, WindowOrder};
-use crate::data::{Batch, Corpus, Split, StreamSampler, WindowSampler, fixed_windows};
+use crate::config::{Config, LossOn, TrainConfig, WindowOrder};
+use crate::data::{Batch, Corpus, DataError, Split, StreamSampler, WindowSampler, fixed_windows};
 use crate::device::device;
+use crate::evaluate::{Validation, validate};
 use crate::generate::{self, Generator, Sampler};
 use crate::metrics::{self, EventWriter, MetricsError, MetricsWriter, Record, plot};
 use crate::model::{Model, ModelError};
@@ -211,7 +211,7 @@ impl Run {
         interrupt: &Interrupt,
     ) -> Result<Summary, TrainError> {
         let steps = self.config.train.steps;
-        let mut valid_bpc = None;
+        let mut validation = None;
         while self.trainer.step < steps && !interrupt.is_requested() {
             self.one_step(observer)?;
             let step = self.trainer.step;
@@ -220,10 +220,10 @@ impl Run {
             let (log, validate) = (due(train.log_every), due(train.validate_every));
             let (save, sample) = (due(train.checkpoint_every), due(train.sample_every));
             if validate {
-                valid_bpc = self.validate()?;
+                validation = self.validate()?;
             }
             if log || validate {
-                self.record(valid_bpc.filter(|_| validate), observer)?;
+                self.record(validation.filter(|_| validate), observer)?;
             }
             if validate {
                 self.plot()?;
@@ -243,7 +243,7 @@ impl Run {
         Ok(Summary {
             outcome: if finished { Outcome::Finished } else { Outcome::Interrupted },
             step: self.trainer.step,
-            valid_bpc,
+            valid_bpc: validation.map(|validation| validation.loss / LN_2),
             checkpoint: self.last_checkpoint().map(Path::to_owned),
             time_s: self.time_s(),
         })
@@ -265,18 +265,18 @@ impl Run {
         Ok(())
     }
 
-    fn validate(&mut self) -> Result<Option<f64>, TrainError> {
+    fn validate(&mut self) -> Result<Option<Validation>, TrainError> {
         let Some(windows) = &self.valid_windows else { return Ok(None) };
-        let rows = self.config.train.batch_size;
-        let bpc =
-            self.trainer.with_averages(|model| Ok(bits_per_character(model, windows, rows)?))?;
-        self.validated = Some((self.trainer.step, bpc));
-        Ok(Some(bpc))
+        let (rows, loss_on) = (self.config.train.batch_size, self.config.train.loss_on);
+        let validation =
+            self.trainer.with_averages(|model| Ok(validate(model, windows, rows, loss_on)?))?;
+        self.validated = Some((self.trainer.step, validation.loss / LN_2));
+        Ok(Some(validation))
     }
 
     fn record(
         &mut self,
-        valid_bpc: Option<f64>,
+        validation: Option<Validation>,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
         let since = std::mem::take(&mut self.since_record);
@@ -287,8 +287,11 @@ impl Run {
             .with("lr", self.trainer.lr())
             .with("grad_norm", since.grad_norm)
             .with("tokens_per_s", tokens as f64 / since.seconds);
-        if let Some(bpc) = valid_bpc {
-            record = record.with("valid/bpc", bpc).with("valid/loss", bpc * LN_2);
+        if let Some(Validation { loss, answers }) = validation {
+            record = record.with("valid/bpc", loss / LN_2).with("valid/loss", loss);
+            if let Some(answers) = answers {
+                record = record.with("valid/accuracy", answers.of_tokens());
+            }
         }
         self.metrics.write(&record)?;
         if let Some(tensorboard) = &mut self.tensorboard {
@@ -391,12 +394,16 @@ impl Prepared {
             WindowOrder::Random => WindowSampler::new(&corpus, split, seq_len, seed)?.into(),
             WindowOrder::Sequential => {
                 let streams = train.batch_size.saturating_mul(train.grad_accum);
-                StreamSampler::new(&corpus, split, seq_len, streams, seed)?.into()
+                let sampler = StreamSampler::new(&corpus, split, seq_len, streams, seed)?;
+                if train.carry_state { sampler.carried().into() } else { sampler.into() }
             }
         };
         let valid_windows = (train.validate_every > 0)
             .then(|| fixed_windows(&corpus, Split::Valid, train.validate_windows, train.seq_len))
             .transpose()?;
+        if train.loss_on == LossOn::Answers {
+            check_answers(&corpus, config)?;
+        }
         let model = Model::seeded(&config.model, device(&train.device)?, train.seed)?;
         let trainer = Trainer::new(model, windows, train)?;
         Ok(Self { fingerprint: corpus.fingerprint(), corpus, valid_windows, trainer })
@@ -474,4 +481,19 @@ fn changed_stretches(before: &TrainConfig, now: &TrainConfig) -> Option<&'static
     ];
     let sequential = now.window_order == WindowOrder::Sequential;
     changes.into_iter().find(|(_, changed)| sequential && *changed).map(|(key, _)| key)
+}
+
+/// Refuses windows too short for an answer whose line begins in them: nothing would be learned, or validated.
+fn check_answers(corpus: &Corpus, config: &Config) -> Result<(), DataError> {
+    const LOOKED_AT: usize = 256;
+    let train = &config.train;
+    let validates = train.validate_every > 0;
+    let of_training = (Split::Train, LOOKED_AT, !train.carry_state);
+    let of_validation = (Split::Valid, train.validate_windows, validates);
+    for (split, count, _) in [of_training, of_validation].into_iter().filter(|(.., is)| *is) {
+        if !fixed_windows(corpus, split, count, train.seq_len)?.has_answers() {
+            return Err(DataError::NoAnswers { split, seq_len: train.seq_len });
+        }
+    }
+    Ok(())
 }

@@ -1,11 +1,12 @@
 //! One step of training after another, without files or terminals.
 
 use super::ema::Ema;
-use super::feed::{Feed, Windows, to_tensor};
+use super::feed::{Feed, Windows};
 use super::{Optimizer, TrainError, schedule};
-use crate::config::TrainConfig;
+use crate::config::{LossOn, TrainConfig};
 use crate::data::Batch;
 use crate::device::{DeviceError, has_bf16};
+use crate::evaluate::validate;
 use crate::model::{Model, ModelError};
 use gateloop_nn::Autocast;
 use std::f64::consts::LN_2;
@@ -49,7 +50,7 @@ impl Trainer {
         let ema = (config.ema_decay > 0.0).then(|| Ema::new(&parameters, config.ema_decay));
         let ema = ema.transpose().map_err(ModelError::from)?;
         let carried = config.carry_state.then_some(config.grad_accum);
-        let feed = Feed::new(windows.into(), config.batch_size, carried);
+        let feed = Feed::new(windows.into(), config.batch_size, config.loss_on, carried);
         Ok(Self { model, optimizer, ema, feed, config: config.clone(), step: 0 })
     }
 
@@ -116,15 +117,7 @@ impl Trainer {
     }
 }
 
-/// Mean cross entropy over windows in bits a character, taken `rows` windows at a time.
+/// Mean cross entropy over windows in bits a token, taken `rows` windows at a time.
 pub fn bits_per_character(model: &Model, windows: &Batch, rows: usize) -> Result<f64, ModelError> {
-    tch::no_grad(|| {
-        let (mut nats, mut tokens) = (0.0, 0.0);
-        for batch in windows.chunks(rows) {
-            let loss = model.loss(&to_tensor(&batch, model)?)?.f_double_value(&[])?;
-            nats += loss * batch.targets() as f64;
-            tokens += batch.targets() as f64;
-        }
-        Ok(nats / tokens / LN_2)
-    })
+    Ok(validate(model, windows, rows, LossOn::All)?.loss / LN_2)
 }
