@@ -12,7 +12,7 @@ use gateloop_transformer::checkpoint::{self, CheckpointFolder};
 use gateloop_transformer::config::Config;
 use gateloop_transformer::data::{Corpus, DataError, Mark, Split, WindowSampler};
 use gateloop_transformer::metrics;
-use gateloop_transformer::model::Model;
+use gateloop_transformer::model::{LossInput, Model};
 use gateloop_transformer::train::{
     ChangedData, ExistingFolder, Interrupt, Observer, Outcome, Quiet, Run, Summary, Tick,
     TrainError,
@@ -267,7 +267,8 @@ fn the_loss_on_answers_is_the_mean_of_their_losses() -> TestResult {
     assert!((loss - sum / count).abs() < 1e-4, "{loss} {}", sum / count);
     // Nothing is learned where there is no answer.
     let none = Tensor::zeros([4, 49], (tch::Kind::Bool, Device::Cpu));
-    let loss = model.loss_where(&windows, &none, None)?;
+    let input = LossInput { counts: Some(&none), ..LossInput::from(&windows) };
+    let loss = model.loss_of(&input, None)?;
     loss.backward();
     assert_eq!(loss.double_value(&[]), 0.0);
     assert!(model.parameters().values().all(|p| values(&p.grad()).iter().all(|g| *g == 0.0)));
@@ -330,6 +331,48 @@ fn windows_that_hold_no_answer_are_refused() {
     let error = train(folder.path(), &config).unwrap_err();
     assert!(matches!(error, TrainError::Data(DataError::NoAnswers { .. })), "{error}");
     assert!(error.to_string().contains("32 tokens (train.seq_len)"), "{error}");
+}
+
+#[test]
+fn documents_are_learned_apart() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let at = |name: &str| folder.path().join(name);
+    let documents = ["data.documents=\"separator:. \"", "train.grad_accum=3"];
+    let config = small_run(&documents);
+    train(&at("apart"), &config)?;
+    // The loss of the first step is the mean over all that is predicted, each from its own document alone.
+    let corpus = Corpus::open(&config.data)?;
+    let model = Model::seeded(&config.model, Device::Cpu, config.train.seed)?;
+    let batch = WindowSampler::new(&corpus, Split::Train, 32, config.train.seed)?.next_batch(6);
+    let starts = batch.document_starts.ok_or("documents are known")?;
+    let (mut sum, mut count, mut documents) = (0.0, 0.0, 0);
+    for (ids, starts) in batch.ids.chunks(33).zip(starts.chunks(33)) {
+        let mut edges: Vec<usize> = (1..33).filter(|n| starts[*n]).collect();
+        edges.insert(0, 0);
+        edges.push(33);
+        documents += edges.len() - 1;
+        for edge in edges.windows(2).filter(|edge| edge[1] - edge[0] > 1) {
+            let window = Tensor::from_slice(&ids[edge[0]..edge[1]]).unsqueeze(0);
+            let number = (edge[1] - edge[0] - 1) as f64;
+            sum += tch::no_grad(|| model.loss(&window))?.double_value(&[]) * number;
+            count += number;
+        }
+    }
+    assert!(documents > 6, "some document begins inside a window");
+    let loss = losses(&at("apart"))[0].1;
+    assert!((loss - sum / count).abs() < 1e-5, "{loss} {}", sum / count);
+
+    // And with a state that goes from window to window, over an interruption.
+    let carried = ["train.window_order=sequential", "train.carry_state=true"];
+    let config = small_run(&[&["data.documents=\"separator:. \""][..], &carried].concat());
+    train(&at("whole"), &config)?;
+    let interrupt = Interrupt::default();
+    Run::start(&at("parts"), &config, ExistingFolder::Keep)?
+        .train(&mut StopAt(2, interrupt.clone()), &interrupt)?;
+    Run::resume(&at("parts"), &config, ChangedData::Refuse, &mut Quiet)?
+        .train(&mut Quiet, &Interrupt::default())?;
+    assert_eq!(everything(&at("parts"), 6), everything(&at("whole"), 6));
+    Ok(())
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::check::positive;
-use super::{ConfigError, Synthetic};
+use super::{ConfigError, Documents, Synthetic};
 
 /// The bytes to learn from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -15,6 +15,10 @@ use super::{ConfigError, Synthetic};
 pub struct DataConfig {
     /// `enwik8`, `synthetic:NAME`, `synthetic:NAME?KEY=NUMBER&...` or the path of a file or of a folder of files.
     pub source: Source,
+    /// `files` (of a folder) or `separator:TEXT`: a model knows nothing of the document before the one that it reads, and
+    /// does not predict how one begins; unset: all is one text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub documents: Option<Documents>,
     /// Bytes of the training split, from the start; unset: 90 %.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_bytes: Option<usize>,

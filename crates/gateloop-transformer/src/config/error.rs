@@ -126,6 +126,14 @@ pub enum ConfigError {
     /// `data.source` is empty.
     #[error("`data.source` is empty; give enwik8, synthetic:NAME or the path of a file")]
     EmptySource,
+    /// `data.documents` is not of a known form.
+    #[error(
+        "`data.documents` = {text:?} is neither \"files\" nor \"separator:TEXT\", as in \"separator:\\n\\n\""
+    )]
+    UnknownDocuments {
+        /// The value.
+        text: String,
+    },
     /// The configuration cannot be written as TOML.
     #[error("cannot write the configuration as TOML: {message}")]
     Serialize {

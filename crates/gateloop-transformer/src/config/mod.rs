@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 mod check;
 mod data;
+mod documents;
 mod error;
 mod generate;
 mod model;
@@ -33,6 +34,7 @@ mod synthetic;
 mod train;
 
 pub use data::{DataConfig, Source};
+pub use documents::Documents;
 pub use error::ConfigError;
 pub use generate::GenerateConfig;
 pub use model::ModelConfig;
@@ -91,6 +93,16 @@ impl Config {
                 second: self.model.said_of_layers(),
                 problem: "the state of full attention grows with every window; leave one out, or take \
                           sliding_window_attention",
+            });
+        }
+        if let Some(documents) = &self.data.documents
+            && self.train.carry_state
+            && self.model.has(LayerKind::SlidingWindowAttention)
+        {
+            return Err(ConfigError::Contradiction {
+                first: "train.carry_state = true".to_owned(),
+                second: format!("data.documents = \"{}\"", documents.to_string().escape_debug()),
+                problem: "the ring of sliding_window_attention cannot begin anew in the middle of a window; leave one out",
             });
         }
         self.generate.validate()

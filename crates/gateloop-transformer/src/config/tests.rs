@@ -24,6 +24,7 @@ fn full() -> Config {
     config.model.layers = vec![LayerKind::GateLoop, LayerKind::Attention];
     config.data = DataConfig {
         source: "a file.txt".parse().unwrap(),
+        documents: Some("separator:\n\n".parse().unwrap()),
         train_bytes: Some(9),
         valid_bytes: Some(1),
     };
@@ -109,6 +110,15 @@ fn options_that_contradict_each_other_are_both_named() {
                 "model.layers=[\"gate_loop\", \"sliding_window_attention\"]",
             ],
             ["model.data_dependent_rel_pos = true", "sliding_window_attention"],
+        ),
+        (
+            &[
+                "train.carry_state=true",
+                "train.window_order=sequential",
+                "data.documents=files",
+                "model.layers=[\"sliding_window_attention\"]",
+            ],
+            ["train.carry_state = true", "data.documents = \"files\""],
         ),
         (
             &["train.loss_on=answers", "data.source=synthetic:text"],
@@ -362,4 +372,22 @@ fn seeds_that_toml_cannot_hold_are_refused() {
 fn a_missing_file_is_named() {
     let message = Config::load("no/such.toml", &[]).unwrap_err().to_string();
     assert!(message.contains("no/such.toml"), "{message}");
+}
+
+#[test]
+fn documents_are_files_or_have_a_separator() {
+    let documents = |text: &str| {
+        let text = format!("[data]\ndocuments = {text:?}");
+        load(&text).map(|config| config.data.documents)
+    };
+    assert_eq!(documents("files").unwrap(), Some(Documents::Files));
+    let separator = documents("separator:a:b").unwrap();
+    assert_eq!(separator, Some(Documents::Separator("a:b".to_owned())));
+    for wrong in ["", "file", "separator:", "separator"] {
+        let message = documents(wrong).unwrap_err().to_string();
+        assert!(
+            message.contains("data.documents") && message.contains("separator:TEXT"),
+            "{message}"
+        );
+    }
 }

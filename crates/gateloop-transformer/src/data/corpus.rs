@@ -12,8 +12,8 @@ use memmap2::Mmap;
 use super::fingerprint::fingerprint;
 use super::synthetic::Rule;
 use super::unpack::Packing;
-use super::{DataError, Progress, Split, Tokens, enwik8, folder, synthetic};
-use crate::config::{DataConfig, Source};
+use super::{DataError, Progress, Split, Tokens, documents, enwik8, folder, synthetic};
+use crate::config::{DataConfig, Documents, Source};
 
 /// The bytes of a data source, cut into training, validation and test splits.
 ///
@@ -27,6 +27,8 @@ pub struct Corpus {
     name: String,
     /// Of a synthetic task.
     rule: Option<Rule>,
+    /// Where documents begin, in ascending order, if that is to make a difference.
+    documents: Option<Arc<[usize]>>,
 }
 
 #[derive(Debug)]
@@ -50,21 +52,29 @@ impl Corpus {
     /// Opens the source of a configuration; enwik8 is fetched if it is nowhere to be found.
     pub fn open(config: &DataConfig) -> Result<Self, DataError> {
         let name = config.source.to_string();
+        let mut files = None;
         let bytes = match &config.source {
             Source::Enwik8 => {
                 let path = enwik8::fetch(&enwik8::Places::from_env(), Progress::Auto)?;
                 read(&path).map_err(|source| DataError::Open { path, source })?
             }
-            Source::File(path) if path.is_dir() => Bytes::Owned(folder::read(path)?),
+            Source::File(path) if path.is_dir() => {
+                let (bytes, starts) = folder::read(path)?;
+                files = Some(starts);
+                Bytes::Owned(bytes)
+            }
             Source::File(path) => open_file(path)?,
             Source::Synthetic(kind) => {
                 let sizes = synthetic::Sizes::new(config.train_bytes, config.valid_bytes)?;
-                let bytes = Arc::new(Bytes::Owned(synthetic::generate(*kind, sizes)));
-                return Ok(Self { bytes, cuts: sizes.cuts(), name, rule: Rule::of(*kind) });
+                let bytes = Bytes::Owned(synthetic::generate(*kind, sizes));
+                let documents = documents(config, &bytes, files, &name)?;
+                let (bytes, cuts) = (Arc::new(bytes), sizes.cuts());
+                return Ok(Self { bytes, cuts, name, rule: Rule::of(*kind), documents });
             }
         };
         let cuts = cuts(bytes.len(), config, &name)?;
-        Ok(Self { bytes: Arc::new(bytes), cuts, name, rule: None })
+        let documents = documents(config, &bytes, files, &name)?;
+        Ok(Self { bytes: Arc::new(bytes), cuts, name, rule: None, documents })
     }
 
     /// The bytes of a split.
@@ -74,7 +84,9 @@ impl Corpus {
 
     /// A split as token ids.
     pub fn tokens(&self, split: Split) -> Tokens<'_> {
+        let documents = self.documents.as_deref();
         Tokens::of_task(self.split(split), self.rule)
+            .with_documents(documents, self.range(split).start)
     }
 
     /// A short text that is another one if the bytes are others: their length and a hash, of data beyond 256 MiB
@@ -135,6 +147,24 @@ impl Corpus {
             Split::Test => test..self.bytes.len(),
         }
     }
+}
+
+/// Where documents begin, if they are to be told apart.
+fn documents(
+    config: &DataConfig,
+    bytes: &[u8],
+    files: Option<Vec<usize>>,
+    name: &str,
+) -> Result<Option<Arc<[usize]>>, DataError> {
+    let starts = match (&config.documents, files) {
+        (None, _) => return Ok(None),
+        (Some(Documents::Files), Some(files)) => files,
+        (Some(Documents::Files), None) => {
+            return Err(DataError::NoFiles { source_name: name.to_owned() });
+        }
+        (Some(Documents::Separator(separator)), _) => documents::behind_each(separator, bytes)?,
+    };
+    Ok(Some(starts.into()))
 }
 
 fn cuts(len: usize, config: &DataConfig, name: &str) -> Result<[usize; 2], DataError> {

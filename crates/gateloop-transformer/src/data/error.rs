@@ -22,6 +22,22 @@ pub enum DataError {
         /// The folder.
         path: PathBuf,
     },
+    /// The text that separates documents is nowhere in the data.
+    #[error(
+        "{separator:?} (`data.documents`) stands nowhere in the data: name a separator that does, or leave the key out"
+    )]
+    NoDocuments {
+        /// The separator.
+        separator: String,
+    },
+    /// Documents are files, and there is but one.
+    #[error(
+        "`data.documents` = files, but `data.source` = {source_name} is no folder: name one, or a separator (\"separator:TEXT\")"
+    )]
+    NoFiles {
+        /// The source.
+        source_name: String,
+    },
     /// A compressed file is damaged, or an archive holds no single file.
     #[error("cannot unpack {}: {source}; unpack it yourself and point `data.source` to the result", path.display())]
     Unpack {

@@ -8,19 +8,45 @@ pub struct Tokens<'a> {
     ids: &'a [u8],
     /// Of a synthetic task.
     rule: Option<Rule>,
+    /// Where documents begin, in ascending order from the first of these tokens on.
+    documents: Option<&'a [usize]>,
+    /// What is to be taken from these places.
+    offset: usize,
 }
 
 impl<'a> From<&'a [u8]> for Tokens<'a> {
     /// Each byte is a token.
     fn from(ids: &'a [u8]) -> Self {
-        Self { ids, rule: None }
+        Self { ids, rule: None, documents: None, offset: 0 }
     }
 }
 
 impl<'a> Tokens<'a> {
     /// Bytes of a synthetic task, if there is a rule.
     pub(super) fn of_task(ids: &'a [u8], rule: Option<Rule>) -> Self {
-        Self { ids, rule }
+        Self { ids, rule, documents: None, offset: 0 }
+    }
+
+    /// The same with the places where documents begin, in ascending order, of a text of which these tokens begin at
+    /// `offset`.
+    pub(super) fn with_documents(self, documents: Option<&'a [usize]>, offset: usize) -> Self {
+        Self { documents, offset, ..self }
+    }
+
+    /// Whether it is known where documents begin.
+    pub fn has_documents(&self) -> bool {
+        self.documents.is_some()
+    }
+
+    /// Appends whether documents begin at `len` tokens from `start`.
+    pub fn document_starts(&self, start: usize, len: usize, out: &mut Vec<bool>) {
+        let (first, from) = (out.len(), start + self.offset);
+        out.resize(first + len, false);
+        let documents = self.documents.unwrap_or_default();
+        let next = documents.partition_point(|place| *place < from);
+        for place in documents[next..].iter().take_while(|place| **place < from + len) {
+            out[first + place - from] = true;
+        }
     }
 
     /// How many there are.

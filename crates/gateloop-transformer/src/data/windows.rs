@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::draw::Draws;
 use super::{Corpus, DataError, Mark, Split, Tokens};
+use crate::config::LossOn;
 
 /// Token ids of several windows, one after the other.
 ///
@@ -16,6 +17,8 @@ pub struct Batch {
     pub ids: Vec<i64>,
     /// Of a synthetic task: what each token is in it.
     pub marks: Option<Vec<Mark>>,
+    /// Where documents begin, `[batch, window_len]`, if a model is to know nothing there of the tokens before.
+    pub document_starts: Option<Vec<bool>>,
     /// Number of rows.
     pub batch: usize,
     /// Tokens a row: the sequence length and one.
@@ -34,10 +37,23 @@ impl Batch {
         let tokens = rows.max(1).saturating_mul(window_len);
         self.ids.chunks(tokens).enumerate().map(move |(n, ids)| Self {
             ids: ids.to_vec(),
-            marks: self.marks.as_ref().map(|marks| marks[n * tokens..][..ids.len()].to_vec()),
+            marks: part(self.marks.as_ref(), n * tokens, ids.len()),
+            document_starts: part(self.document_starts.as_ref(), n * tokens, ids.len()),
             batch: ids.len() / window_len,
             window_len: self.window_len,
         })
+    }
+
+    /// Which tokens the loss is taken over, `[batch, window_len]`; `None` for all. The first token of a document is
+    /// never predicted: nothing is known before it.
+    pub fn counts(&self, loss_on: LossOn) -> Option<Vec<bool>> {
+        let answers = self.marks.as_ref().filter(|_| loss_on == LossOn::Answers);
+        if answers.is_none() && self.document_starts.is_none() {
+            return None;
+        }
+        let is_answer = |n: usize| answers.is_none_or(|marks| marks[n] == Mark::Answer);
+        let is_start = |n: usize| self.document_starts.as_ref().is_some_and(|starts| starts[n]);
+        Some((0..self.ids.len()).map(|n| is_answer(n) && !is_start(n)).collect())
     }
 
     /// Whether an answer is among the tokens that are predicted.
@@ -48,7 +64,7 @@ impl Batch {
 
     /// Windows that begin at the first number of each pair, read by someone who knows what stands there from the second
     /// one on.
-    fn gather(
+    pub(crate) fn gather(
         tokens: Tokens<'_>,
         starts: impl ExactSizeIterator<Item = (usize, usize)>,
         window_len: usize,
@@ -56,14 +72,23 @@ impl Batch {
         let batch = starts.len();
         let mut ids = Vec::with_capacity(batch * window_len);
         let mut marks = tokens.has_answers().then(|| Vec::with_capacity(batch * window_len));
+        let mut document_starts =
+            tokens.has_documents().then(|| Vec::with_capacity(batch * window_len));
         for (start, known_from) in starts {
             tokens.copy_to(start, window_len, &mut ids);
+            if let Some(starts) = &mut document_starts {
+                tokens.document_starts(start, window_len, starts);
+            }
             if let Some(marks) = &mut marks {
                 marks.extend(tokens.marks(start, window_len, known_from).into_iter().flatten());
             }
         }
-        Self { ids, marks, batch, window_len }
+        Self { ids, marks, document_starts, batch, window_len }
     }
+}
+
+fn part<T: Clone>(of: Option<&Vec<T>>, start: usize, len: usize) -> Option<Vec<T>> {
+    of.map(|all| all[start..][..len].to_vec())
 }
 
 /// Where a [`WindowSampler`] is in its stream; a few bytes in a checkpoint.

@@ -94,7 +94,10 @@ mod tests {
     fn counted(windows: &[(&[Mark], &[bool])]) -> Accuracy {
         let mut tally = AnswerTally::default();
         for (marks, right) in windows {
-            tally.add_all(&Predictions { losses: &[], answers: Some((marks, right)) }, 0);
+            tally.add_all(
+                &Predictions { losses: &[], counts: None, answers: Some((marks, right)) },
+                0,
+            );
         }
         tally.finish().unwrap()
     }
@@ -128,7 +131,7 @@ mod tests {
             tally.begin();
             // The last one's line is cut off, and is not that of the next window.
             let answers = Some((&[Answer, End, Answer][..], &[true, false, false][..]));
-            tally.add_all(&Predictions { losses: &[], answers }, 0);
+            tally.add_all(&Predictions { losses: &[], counts: None, answers }, 0);
         }
         let accuracy = tally.finish().unwrap();
         assert_eq!((accuracy.tokens, accuracy.lines, accuracy.right_lines), (4, 2, 2));

@@ -1,6 +1,7 @@
 //! Bits per character over a whole split: in windows, or with the state carried from its first byte to its last.
 
 mod accuracy;
+mod predict;
 mod tally;
 mod validate;
 
@@ -8,10 +9,11 @@ pub use accuracy::Accuracy;
 pub use validate::{Validation, validate};
 
 use crate::config::LossOn;
-use crate::data::{Mark, Tokens};
+use crate::data::{Batch, Tokens};
 use crate::model::{Model, ModelError};
+pub(crate) use predict::segments;
+use predict::{Predictions, Rows};
 use tally::Tally;
-use tch::{Kind, Reduction, Tensor};
 
 /// What a prediction knows of the text before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +72,7 @@ pub fn evaluate<'a>(
     let mut done = 0;
     let total = tokens.len().saturating_sub(1);
     let mut count = |predictions: &Predictions<'_>, skip: usize| {
-        tally.add(predictions, skip, |place| predictions.count(place, options.loss_on));
+        tally.add(predictions, skip, |place| predictions.count(place));
         done += predictions.losses.len() - skip;
         progress(done as u64, total as u64);
     };
@@ -79,7 +81,11 @@ pub fn evaluate<'a>(
             let windows = windows(tokens.len(), options.seq_len.max(1), stride.max(1));
             for group in windows.chunk_by(|a, b| a.len == b.len) {
                 for rows in group.chunks(options.rows.max(1)) {
-                    predict_windows(model, tokens, rows, &mut count)?;
+                    let starts = rows.iter().map(|window| (window.start, window.start));
+                    let batch = Batch::gather(tokens, starts, rows[0].len + 1);
+                    let mut skips = rows.iter().map(|window| window.skip);
+                    Rows::predict(model, &batch, options.loss_on, None)?
+                        .each(|row| count(row, skips.next().unwrap_or(0)));
                 }
             }
             Ok::<(), ModelError>(())
@@ -89,12 +95,9 @@ pub fn evaluate<'a>(
             let mut start = 0;
             while start < total {
                 let len = options.seq_len.max(1).min(total - start);
-                let mut ids = Vec::with_capacity(len + 1);
-                tokens.copy_to(start, len + 1, &mut ids);
-                let logits = model.prefill_all(&to_tensor(&ids[..len], 1, model)?, &mut state)?;
-                let marks = tokens.marks(start + 1, len, 0);
-                Rows::of(&logits, &ids[1..], marks.as_deref(), model)?
-                    .each(len, |row| count(row, 0));
+                let batch = Batch::gather(tokens, [(start, 0)].into_iter(), len + 1);
+                Rows::predict(model, &batch, options.loss_on, Some(&mut state))?
+                    .each(|row| count(row, 0));
                 start += len;
             }
             Ok(())
@@ -102,26 +105,6 @@ pub fn evaluate<'a>(
     })?;
     let whole = Context::Windows { stride: options.seq_len };
     Ok(tally.finish(options.context == whole))
-}
-
-/// What a model made of the tokens of a window, all but the first.
-#[derive(Debug, Clone, Copy)]
-struct Predictions<'a> {
-    /// Losses in nats.
-    losses: &'a [f32],
-    /// Of a synthetic task: what the tokens are in it, and whether they were the likeliest.
-    answers: Option<(&'a [Mark], &'a [bool])>,
-}
-
-impl Predictions<'_> {
-    /// Whether the mean is to be over this place too.
-    fn count(&self, place: usize, loss_on: LossOn) -> bool {
-        match (loss_on, self.answers) {
-            (LossOn::Answers, Some((marks, _))) => marks[place] == Mark::Answer,
-            (LossOn::Answers, None) => false,
-            (LossOn::All, _) => true,
-        }
-    }
 }
 
 /// A window of `len` predictions, of which the first `skip` have been made before.
@@ -145,86 +128,14 @@ fn windows(tokens: usize, seq_len: usize, stride: usize) -> Vec<Window> {
     windows
 }
 
-/// Predicts windows of one length, and hands on each with what it is to skip.
-fn predict_windows(
-    model: &Model,
-    tokens: Tokens<'_>,
-    windows: &[Window],
-    count: &mut dyn FnMut(&Predictions<'_>, usize),
-) -> Result<(), ModelError> {
-    let len = windows[0].len;
-    let (mut inputs, mut targets) = (Vec::new(), Vec::new());
-    let mut marks = tokens.has_answers().then(Vec::new);
-    for window in windows {
-        tokens.copy_to(window.start, len, &mut inputs);
-        tokens.copy_to(window.start + 1, len, &mut targets);
-        if let Some(marks) = &mut marks {
-            marks.extend(tokens.marks(window.start + 1, len, window.start).into_iter().flatten());
-        }
-    }
-    let logits = model.forward(&to_tensor(&inputs, windows.len(), model)?)?;
-    let mut skips = windows.iter().map(|window| window.skip);
-    Rows::of(&logits, &targets, marks.as_deref(), model)?
-        .each(len, |row| count(row, skips.next().unwrap_or(0)));
-    Ok(())
-}
-
-/// The predictions of several windows, one after the other.
-struct Rows<'a> {
-    losses: Vec<f32>,
-    answers: Option<(&'a [Mark], Vec<bool>)>,
-}
-
-impl<'a> Rows<'a> {
-    /// From logits [B, T, V], targets [B, T] and their marks.
-    fn of(
-        logits: &Tensor,
-        targets: &[i64],
-        marks: Option<&'a [Mark]>,
-        model: &Model,
-    ) -> Result<Self, ModelError> {
-        let logits = logits.f_reshape([targets.len() as i64, -1])?;
-        let targets = to_tensor(targets, 1, model)?.f_reshape([-1])?;
-        let losses = logits
-            .f_cross_entropy_loss(&targets, None::<Tensor>, Reduction::None, -100, 0.0)?
-            .f_to_kind(Kind::Float)?;
-        let mut values = vec![0.0; losses.numel()];
-        losses.f_copy_data(&mut values, losses.numel())?;
-        let answers = marks.map(|marks| -> Result<_, ModelError> {
-            let likeliest = logits.f_argmax(-1, false)?.f_eq_tensor(&targets)?;
-            let mut right = vec![false; marks.len()];
-            likeliest.f_copy_data(&mut right, marks.len())?;
-            Ok((marks, right))
-        });
-        Ok(Self { losses: values, answers: answers.transpose()? })
-    }
-
-    /// Each window of `len` predictions.
-    fn each(&self, len: usize, mut f: impl FnMut(&Predictions<'_>)) {
-        for (n, losses) in self.losses.chunks(len).enumerate() {
-            let part = n * len..n * len + losses.len();
-            let answers = self.answers.as_ref();
-            let answers =
-                answers.map(|(marks, right)| (&marks[part.clone()], &right[part.clone()]));
-            f(&Predictions { losses, answers });
-        }
-    }
-}
-
-/// Int64 [rows, T] on the model's device.
-fn to_tensor(ids: &[i64], rows: usize, model: &Model) -> Result<Tensor, ModelError> {
-    let ids = Tensor::f_from_slice(ids)?.f_view([rows as i64, -1])?;
-    Ok(ids.f_to_device(model.device())?)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Context, Options, Rows, Window, evaluate, to_tensor, windows};
+    use super::{Context, Options, Window, evaluate, windows};
     use crate::config::{DataConfig, LayerKind, LossOn, ModelConfig};
     use crate::data::{Corpus, Mark, Split};
     use crate::model::{Model, ModelError};
     use std::f64::consts::LN_2;
-    use tch::Device;
+    use tch::{Device, Kind, Tensor};
 
     fn model() -> Model {
         let layers = vec![LayerKind::GateLoop, LayerKind::Attention, LayerKind::SimpleGateLoop];
@@ -238,10 +149,10 @@ mod tests {
 
     /// The loss in bits of byte `t`, from `context` bytes before it.
     fn bits(model: &Model, bytes: &[u8], t: usize, context: usize) -> Result<f64, ModelError> {
-        let ids: Vec<i64> = bytes.iter().copied().map(i64::from).collect();
-        let logits = model.forward(&to_tensor(&ids[t - context..t], 1, model)?)?;
-        let last = logits.select(1, -1);
-        Ok(f64::from(Rows::of(&last, &ids[t..=t], None, model)?.losses[0]) / LN_2)
+        let ids: Vec<i64> = bytes[t - context..=t].iter().copied().map(i64::from).collect();
+        let logits = model.forward(&Tensor::from_slice(&ids[..context]).unsqueeze(0))?;
+        let likelihoods = logits.select(1, -1).log_softmax(-1, None::<Kind>);
+        Ok(-likelihoods.double_value(&[0, ids[context]]) / LN_2)
     }
 
     fn options(seq_len: usize, context: Context, rows: usize) -> Options {
@@ -319,7 +230,7 @@ mod tests {
         let ids: Vec<i64> = bytes.iter().copied().map(i64::from).collect();
         for &t in &places {
             mean += bits(&model, bytes, t, t)? / places.len() as f64;
-            let logits = model.forward(&to_tensor(&ids[..t], 1, &model)?)?;
+            let logits = model.forward(&Tensor::from_slice(&ids[..t]).unsqueeze(0))?;
             right += u64::from(logits.select(1, -1).argmax(-1, false).int64_value(&[0]) == ids[t]);
         }
         assert!((carried.bpc - mean).abs() < 1e-4, "{} {mean}", carried.bpc);

@@ -74,7 +74,7 @@ mod tests {
     use std::f64::consts::LN_2;
 
     fn losses(losses: &[f32]) -> Predictions<'_> {
-        Predictions { losses, answers: None }
+        Predictions { losses, counts: None, answers: None }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The figure that training watches: a few fixed windows, each from an empty state.
 
+use super::Accuracy;
+use super::predict::Rows;
 use super::tally::Tally;
-use super::{Accuracy, Rows, to_tensor};
 use crate::config::LossOn;
 use crate::data::Batch;
 use crate::model::{Model, ModelError};
@@ -24,25 +25,15 @@ pub fn validate(
     loss_on: LossOn,
 ) -> Result<Validation, ModelError> {
     let mut tally = Tally::default();
-    let len = windows.window_len.saturating_sub(1);
     tch::no_grad(|| {
         for batch in windows.chunks(rows) {
-            let ids = to_tensor(&batch.ids, batch.batch, model)?;
-            let logits = model.forward(&ids.f_narrow(1, 0, len as i64)?)?;
-            let targets = without_first(&batch.ids, batch.window_len);
-            let marks = batch.marks.as_ref().map(|marks| without_first(marks, batch.window_len));
-            Rows::of(&logits, &targets, marks.as_deref(), model)?.each(len, |row| {
+            Rows::predict(model, &batch, loss_on, None)?.each(|row| {
                 tally.begin();
-                tally.add(row, 0, |place| row.count(place, loss_on));
+                tally.add(row, 0, |place| row.count(place));
             });
         }
         Ok::<(), ModelError>(())
     })?;
     let evaluation = tally.finish(false);
     Ok(Validation { loss: evaluation.bpc * LN_2, answers: evaluation.answers })
-}
-
-/// All but the first column.
-fn without_first<T: Copy>(rows: &[T], width: usize) -> Vec<T> {
-    rows.chunks(width).flat_map(|row| &row[1..]).copied().collect()
 }

@@ -84,6 +84,23 @@ impl DecodeState {
     }
 }
 
+/// Windows to take a loss of.
+#[derive(Debug, Clone, Copy)]
+pub struct LossInput<'a> {
+    /// Int64 [B, T + 1], T >= 1: each token is predicted from those before it.
+    pub windows: &'a Tensor,
+    /// Bool [B, T + 1], the first column ignored: the tokens that count; all if `None`.
+    pub counts: Option<&'a Tensor>,
+    /// The texts that begin inside the first T tokens, [B, T].
+    pub segments: Option<&'a Arc<Segments>>,
+}
+
+impl<'a> From<&'a Tensor> for LossInput<'a> {
+    fn from(windows: &'a Tensor) -> Self {
+        Self { windows, counts: None, segments: None }
+    }
+}
+
 /// Ablations for one call; what is `None` is as the model was configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ablation {
@@ -258,31 +275,25 @@ impl Model {
         windows: &Tensor,
         state: &mut DecodeState,
     ) -> Result<Tensor, ModelError> {
-        self.check_windows(windows)?;
-        let len = windows.size()[1];
-        let logits = self.prefill_all(&windows.f_narrow(1, 0, len - 1)?, state)?;
-        self.cross_entropy(&logits, windows)
+        self.loss_of(&windows.into(), Some(state))
     }
 
-    /// The loss of the tokens that count alone, from an empty state or as [`loss_from`](Self::loss_from); 0 where none
-    /// does.
-    ///
-    /// # Shapes
-    /// - `windows`: Int64 [B, T + 1], T >= 1
-    /// - `counts`: Bool [B, T + 1], the first column ignored; returns a scalar
-    pub fn loss_where(
+    /// [`loss`](Self::loss) with all that can be said of the windows, from an empty state or as
+    /// [`loss_from`](Self::loss_from); 0 where no token counts.
+    pub fn loss_of(
         &self,
-        windows: &Tensor,
-        counts: &Tensor,
+        input: &LossInput<'_>,
         state: Option<&mut DecodeState>,
     ) -> Result<Tensor, ModelError> {
+        let LossInput { windows, counts, segments } = *input;
         self.check_windows(windows)?;
         let len = windows.size()[1] - 1;
         let inputs = windows.f_narrow(1, 0, len)?;
         let logits = match state {
-            Some(state) => self.prefill_all(&inputs, state)?,
-            None => self.run(&inputs, Ablation::default(), None)?,
+            Some(state) => self.logits(&self.read(&inputs, state, segments)?)?,
+            None => self.run(&inputs, Ablation::default(), segments)?,
         };
+        let Some(counts) = counts else { return self.cross_entropy(&logits, windows) };
         let counts = counts.f_narrow(1, 1, len)?.f_reshape([-1])?;
         let targets = windows.f_narrow(1, 1, len)?.f_reshape([-1])?;
         let targets = targets.f_masked_fill(&counts.f_logical_not()?, IGNORED)?;
@@ -369,7 +380,7 @@ impl Model {
     /// # Shapes
     /// - `ids`: Int64 [B, T], T >= 1; returns the logits after the last token, [B, V]
     pub fn prefill(&self, ids: &Tensor, state: &mut DecodeState) -> Result<Tensor, ModelError> {
-        self.logits(&self.read(ids, state)?.f_select(1, -1)?)
+        self.logits(&self.read(ids, state, None)?.f_select(1, -1)?)
     }
 
     /// [`prefill`](Self::prefill) with the logits after every token.
@@ -377,16 +388,34 @@ impl Model {
     /// # Shapes
     /// - `ids`: Int64 [B, T], T >= 1; returns [B, T, V]
     pub fn prefill_all(&self, ids: &Tensor, state: &mut DecodeState) -> Result<Tensor, ModelError> {
-        self.logits(&self.read(ids, state)?)
+        self.logits(&self.read(ids, state, None)?)
+    }
+
+    /// [`prefill_all`](Self::prefill_all) of texts that begin inside; the state goes into the first one of each row.
+    ///
+    /// # Errors
+    /// If there are such texts and the model has attention, whose state cannot begin anew in the middle of a row.
+    pub fn prefill_packed(
+        &self,
+        ids: &Tensor,
+        state: &mut DecodeState,
+        segments: Option<&Arc<Segments>>,
+    ) -> Result<Tensor, ModelError> {
+        self.logits(&self.read(ids, state, segments)?)
     }
 
     /// The features after every token, [B, T, D].
-    fn read(&self, ids: &Tensor, state: &mut DecodeState) -> Result<Tensor, ModelError> {
+    fn read(
+        &self,
+        ids: &Tensor,
+        state: &mut DecodeState,
+        segments: Option<&Arc<Segments>>,
+    ) -> Result<Tensor, ModelError> {
         self.check_state(state)?;
         self.check_ids(ids, 2)?;
         let mut x = self.embed(ids)?;
         for (block, states) in self.with_states(state) {
-            x = block.prefill(&x, states, None)?;
+            x = block.prefill(&x, states, segments.map(Arc::as_ref))?;
         }
         Ok(x)
     }

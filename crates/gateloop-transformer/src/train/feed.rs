@@ -2,8 +2,9 @@
 
 use super::prefetch::Prefetch;
 use crate::config::LossOn;
-use crate::data::{Batch, Mark, SamplerState, StreamSampler, WindowSampler};
-use crate::model::{DecodeState, Model, ModelError};
+use crate::data::{Batch, SamplerState, StreamSampler, WindowSampler};
+use crate::evaluate::segments;
+use crate::model::{DecodeState, LossInput, Model, ModelError};
 use crate::weights::Tensors;
 use tch::Tensor;
 
@@ -75,35 +76,45 @@ impl Feed {
         Self { windows: Prefetch::new(windows, batch), batch, loss_on, states }
     }
 
-    /// The loss of the next windows, `micro` of this step.
-    pub(super) fn loss(&mut self, model: &Model, micro: usize) -> Result<Tensor, ModelError> {
-        let (batch, begins) = self.windows.next_batch();
-        let windows = to_tensor(&batch, model)?;
-        let counts = self.counts(&batch, model)?;
-        let Some(place) = self.states.as_mut().and_then(|states| states.get_mut(micro)) else {
-            return match counts {
-                Some(counts) => model.loss_where(&windows, &counts, None),
-                None => model.loss(&windows),
+    /// The windows of the next `count` micro-batches.
+    pub(super) fn draw(&mut self, count: usize) -> Vec<Drawn> {
+        let next = |_| {
+            let (batch, begins) = self.windows.next_batch();
+            let counts = batch.counts(self.loss_on);
+            let targets = match &counts {
+                Some(counts) => predicted(counts, batch.window_len),
+                None => batch.targets(),
             };
+            Drawn { batch, begins, counts, targets }
         };
-        let before = place.take().filter(|_| !begins);
-        let mut state = before.unwrap_or_else(|| model.initial_state(self.batch as i64));
-        let loss = match counts {
-            Some(counts) => model.loss_where(&windows, &counts, Some(&mut state))?,
-            None => model.loss_from(&windows, &mut state)?,
-        };
-        *place = Some(state.detached()?);
-        Ok(loss)
+        (0..count).map(next).collect()
     }
 
-    /// Which tokens the loss is taken of, Bool [batch, `window_len`]; `None` for all.
-    fn counts(&self, batch: &Batch, model: &Model) -> Result<Option<Tensor>, ModelError> {
-        let (LossOn::Answers, Some(marks)) = (self.loss_on, &batch.marks) else { return Ok(None) };
-        let counts: Vec<bool> = marks.iter().map(|mark| *mark == Mark::Answer).collect();
-        let counts = Tensor::f_from_slice(&counts)?
-            .f_view([batch.batch as i64, batch.window_len as i64])?
-            .f_to_device(model.device())?;
-        Ok(Some(counts))
+    /// The loss of the windows of micro-batch `micro` of a step.
+    pub(super) fn loss(
+        &mut self,
+        model: &Model,
+        micro: usize,
+        drawn: &Drawn,
+    ) -> Result<Tensor, ModelError> {
+        let (batch, device) = (&drawn.batch, model.device());
+        let dims = [batch.batch as i64, batch.window_len as i64];
+        let windows = Tensor::f_from_slice(&batch.ids)?.f_view(dims)?.f_to_device(device)?;
+        let counts = drawn.counts.as_ref().map(|counts| -> Result<Tensor, ModelError> {
+            Ok(Tensor::f_from_slice(counts)?.f_view(dims)?.f_to_device(device)?)
+        });
+        let counts = counts.transpose()?;
+        let segments = segments(batch, device)?;
+        let input =
+            LossInput { windows: &windows, counts: counts.as_ref(), segments: segments.as_ref() };
+        let Some(place) = self.states.as_mut().and_then(|states| states.get_mut(micro)) else {
+            return model.loss_of(&input, None);
+        };
+        let before = place.take().filter(|_| !drawn.begins);
+        let mut state = before.unwrap_or_else(|| model.initial_state(self.batch as i64));
+        let loss = model.loss_of(&input, Some(&mut state))?;
+        *place = Some(state.detached()?);
+        Ok(loss)
     }
 
     /// The carried states by name: `MICRO.LAYER.PART`.
@@ -133,9 +144,19 @@ impl Feed {
     }
 }
 
-/// Int64 [batch, `window_len`] on the model's device.
-fn to_tensor(batch: &Batch, model: &Model) -> Result<Tensor, ModelError> {
-    Ok(Tensor::f_from_slice(&batch.ids)?
-        .f_view([batch.batch as i64, batch.window_len as i64])?
-        .f_to_device(model.device())?)
+/// Windows to be learned from.
+pub(super) struct Drawn {
+    batch: Batch,
+    /// Whether they have nothing before them.
+    begins: bool,
+    /// Which tokens count, [batch, `window_len`]; all if `None`.
+    counts: Option<Vec<bool>>,
+    /// How many predictions count.
+    pub(super) targets: usize,
+}
+
+/// How many tokens count that are predicted: all but the first of a row are.
+fn predicted(counts: &[bool], window_len: usize) -> usize {
+    let rows = counts.chunks(window_len.max(1));
+    rows.flat_map(|row| &row[1..]).filter(|counts| **counts).count()
 }

@@ -91,14 +91,17 @@ impl Trainer {
     /// stay those of the step before.
     pub fn train_step(&mut self) -> Result<StepReport, TrainError> {
         self.optimizer.clear_gradients().map_err(ModelError::from)?;
-        let micro_batches = self.config.grad_accum;
+        let drawn = self.feed.draw(self.config.grad_accum);
+        let targets: usize = drawn.iter().map(|drawn| drawn.targets).sum();
         let mut loss = 0.0;
-        for micro in 0..micro_batches {
+        for (micro, drawn) in drawn.iter().enumerate() {
+            // The mean over all predictions of the step, as if they were of one batch.
+            let share = drawn.targets as f64 / targets.max(1) as f64;
             let micro = {
                 let _autocast = self.is_bf16().then(Autocast::bf16);
-                self.feed.loss(&self.model, micro)?
+                self.feed.loss(&self.model, micro, drawn)?
             };
-            let micro = micro.f_div_scalar(micro_batches as f64).map_err(ModelError::from)?;
+            let micro = micro.f_mul_scalar(share).map_err(ModelError::from)?;
             micro.f_backward().map_err(ModelError::from)?;
             loss += micro.f_double_value(&[]).map_err(ModelError::from)?;
         }
