@@ -15,6 +15,9 @@ use super::{ConfigError, Synthetic};
 pub struct DataConfig {
     /// `enwik8`, `synthetic:NAME`, `synthetic:NAME?KEY=NUMBER&...` or the path of a file or of a folder of files.
     pub source: Source,
+    /// A tokenizer.json whose subwords are the tokens; unset: bytes are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
     /// Bytes of the training split, from the start; unset: 90 %.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_bytes: Option<usize>,
@@ -26,6 +29,15 @@ pub struct DataConfig {
 impl DataConfig {
     /// Checks the ranges; whether the sizes fit the file is known when it is opened.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        if let (Some(tokenizer), Source::Synthetic(kind)) = (&self.tokenizer, &self.source)
+            && kind.has_answers()
+        {
+            return Err(ConfigError::Contradiction {
+                first: format!("data.tokenizer = \"{}\"", tokenizer.display()),
+                second: format!("data.source = \"{}\"", self.source),
+                problem: "the answers of a task are bytes; leave the tokenizer out",
+            });
+        }
         self.train_bytes.map_or(Ok(()), |bytes| positive("data.train_bytes", bytes))?;
         self.valid_bytes.map_or(Ok(()), |bytes| positive("data.valid_bytes", bytes))
     }

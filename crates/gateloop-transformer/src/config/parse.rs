@@ -37,7 +37,7 @@ pub(super) const SECTIONS: [(&str, &[&str]); 4] = [
             "rms_norm",
         ],
     ),
-    ("data", &["source", "train_bytes", "valid_bytes"]),
+    ("data", &["source", "tokenizer", "train_bytes", "valid_bytes"]),
     (
         "train",
         &[

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use memmap2::Mmap;
 
 use super::fingerprint::fingerprint;
+use super::progress::Meter;
 use super::synthetic::Rule;
 use super::unpack::Packing;
 use super::{DataError, Progress, Split, Tokens, enwik8, folder, synthetic};
 use crate::config::{DataConfig, Source};
+use crate::vocabulary::Vocabulary;
 
 /// The bytes of a data source, cut into training, validation and test splits.
 ///
@@ -27,6 +29,9 @@ pub struct Corpus {
     name: String,
     /// Of a synthetic task.
     rule: Option<Rule>,
+    vocabulary: Vocabulary,
+    /// The splits as subwords; `None` where bytes are the tokens.
+    subwords: Option<Arc<[Vec<u32>; 3]>>,
 }
 
 #[derive(Debug)]
@@ -49,6 +54,11 @@ impl Deref for Bytes {
 impl Corpus {
     /// Opens the source of a configuration; enwik8 is fetched if it is nowhere to be found.
     pub fn open(config: &DataConfig) -> Result<Self, DataError> {
+        Self::open_with(config, Vocabulary::of(config)?)
+    }
+
+    /// The same with a vocabulary of one's own; `data.tokenizer` is not read.
+    pub fn open_with(config: &DataConfig, vocabulary: Vocabulary) -> Result<Self, DataError> {
         let name = config.source.to_string();
         let bytes = match &config.source {
             Source::Enwik8 => {
@@ -60,11 +70,62 @@ impl Corpus {
             Source::Synthetic(kind) => {
                 let sizes = synthetic::Sizes::new(config.train_bytes, config.valid_bytes)?;
                 let bytes = Arc::new(Bytes::Owned(synthetic::generate(*kind, sizes)));
-                return Ok(Self { bytes, cuts: sizes.cuts(), name, rule: Rule::of(*kind) });
+                return Self {
+                    bytes,
+                    cuts: sizes.cuts(),
+                    name,
+                    rule: Rule::of(*kind),
+                    ..Self::empty()
+                }
+                .encoded(vocabulary);
             }
         };
         let cuts = cuts(bytes.len(), config, &name)?;
-        Ok(Self { bytes: Arc::new(bytes), cuts, name, rule: None })
+        Self { bytes: Arc::new(bytes), cuts, name, ..Self::empty() }.encoded(vocabulary)
+    }
+
+    fn empty() -> Self {
+        Self {
+            bytes: Arc::new(Bytes::Owned(Vec::new())),
+            cuts: [0, 0],
+            name: String::new(),
+            rule: None,
+            vocabulary: Vocabulary::bytes(),
+            subwords: None,
+        }
+    }
+
+    /// Makes tokens of the bytes, split by split.
+    fn encoded(mut self, vocabulary: Vocabulary) -> Result<Self, DataError> {
+        if vocabulary.is_bytes() {
+            return Ok(self);
+        }
+        // A character belongs to one split.
+        for cut in &mut self.cuts {
+            let is_inside = |byte: &u8| byte & 0xC0 == 0x80;
+            let near = (cut.saturating_sub(3)..=*cut).rev();
+            let begins = |at: &usize| !self.bytes.get(*at).is_some_and(is_inside);
+            *cut = near.into_iter().find(begins).unwrap_or(*cut);
+        }
+        let label = format!("encoding {}", self.name);
+        let mut meter = Meter::start(Progress::Auto, label, Some(self.bytes.len() as u64));
+        let mut splits = [const { Vec::new() }; 3];
+        for (split, ids) in Split::ALL.into_iter().zip(&mut splits) {
+            let begin = self.range(split).start as u64;
+            let name = format!("the {split} split of {}", self.name);
+            let found = vocabulary
+                .encode_long(self.split(split), &name, &mut |done| meter.at(begin + done))?;
+            *ids = found.unwrap_or_default();
+        }
+        drop(meter);
+        self.vocabulary = vocabulary;
+        self.subwords = Some(Arc::new(splits));
+        Ok(self)
+    }
+
+    /// What its token ids stand for.
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
     }
 
     /// The bytes of a split.
@@ -74,7 +135,12 @@ impl Corpus {
 
     /// A split as token ids.
     pub fn tokens(&self, split: Split) -> Tokens<'_> {
-        Tokens::of_task(self.split(split), self.rule)
+        let bytes = self.split(split);
+        let place = Split::ALL.iter().position(|other| *other == split).unwrap_or_default();
+        match &self.subwords {
+            Some(splits) => Tokens::subwords(&splits[place], bytes.len()),
+            None => Tokens::of_task(bytes, self.rule),
+        }
     }
 
     /// A short text that is another one if the bytes are others: their length and a hash, of data beyond 256 MiB
@@ -89,12 +155,18 @@ impl Corpus {
         for (split, lead) in Split::ALL.into_iter().zip([": ", ", ", ", "]) {
             let _ = write!(text, "{lead}{} {split}", grouped(self.range(split).len()));
         }
-        text + " bytes"
+        text.push_str(" bytes");
+        if self.subwords.is_some() {
+            let tokens = Split::ALL.map(|split| grouped(self.tokens(split).len()));
+            let _ = write!(text, " in {} subwords", tokens.join(", "));
+        }
+        text
     }
 
-    /// Errs if a byte has no token in a vocabulary of `num_tokens`, naming the first such byte.
+    /// Errs if a token has no place in a model of `num_tokens`, naming the tokenizer or the first such byte.
     pub fn check_vocabulary(&self, num_tokens: usize) -> Result<(), DataError> {
-        if num_tokens > usize::from(u8::MAX) {
+        self.vocabulary.check(num_tokens)?;
+        if num_tokens > usize::from(u8::MAX) || !self.vocabulary.is_bytes() {
             return Ok(());
         }
         let outside = self.bytes.iter().position(|byte| usize::from(*byte) >= num_tokens);
@@ -108,13 +180,13 @@ impl Corpus {
         })
     }
 
-    /// How many different windows of `window_len` bytes a split holds; at least 1.
+    /// How many different windows of `window_len` tokens a split holds; at least 1.
     pub(super) fn window_starts(
         &self,
         split: Split,
         window_len: usize,
     ) -> Result<usize, DataError> {
-        let len = self.range(split).len();
+        let len = self.tokens(split).len();
         match (len + 1).checked_sub(window_len) {
             Some(starts @ 1..) => Ok(starts),
             _ => Err(DataError::SplitTooShort { split, len, needed: window_len }),

@@ -12,6 +12,7 @@
 //!     source: "synthetic:text".parse()?,
 //!     train_bytes: Some(100_000),
 //!     valid_bytes: Some(10_000),
+//!     ..DataConfig::default()
 //! };
 //! let corpus = Corpus::open(&config)?;
 //! let mut windows = WindowSampler::new(&corpus, Split::Train, 256, 42)?;

@@ -74,7 +74,8 @@ mod tests {
 
     fn streams() -> [Windows; 2] {
         let source = Source::Synthetic(Synthetic::Text);
-        let data = DataConfig { source, train_bytes: Some(3000), valid_bytes: Some(100) };
+        let data =
+            DataConfig { source, tokenizer: None, train_bytes: Some(3000), valid_bytes: Some(100) };
         let corpus = Corpus::open(&data).unwrap();
         let random = WindowSampler::new(&corpus, Split::Train, 16, 7).unwrap();
         let sequential = StreamSampler::new(&corpus, Split::Train, 16, 6, 7).unwrap();
