@@ -56,8 +56,9 @@ impl TrainShape {
             ..TrainConfig::default()
         };
         let source = Source::Synthetic(Synthetic::Text);
-        let train_bytes = Some(1 << 20);
-        let corpus = Corpus::open(&DataConfig { source, train_bytes, valid_bytes: Some(1 << 16) })?;
+        let (train_bytes, valid_bytes) = (Some(1 << 20), Some(1 << 16));
+        let data = DataConfig { source, train_bytes, valid_bytes, ..DataConfig::default() };
+        let corpus = Corpus::open(&data)?;
         let sampler = WindowSampler::new(&corpus, Split::Train, self.tokens, SEED)?;
         let model = Model::seeded(&self.model, Device::Cpu, SEED)?;
         let trainer = Trainer::new(model, sampler, &train)?;

@@ -29,6 +29,7 @@
 //! | --- | --- |
 //! | configuration files | [`config`] |
 //! | enwik8, files, synthetic streams; windows | [`data`] |
+//! | what tokens stand for: bytes, or subwords | [`vocabulary`] |
 //! | the model and its decoding state | [`model`] |
 //! | steps, runs, the run folder | [`train`] |
 //! | checkpoints, weight files | [`checkpoint`], [`weights`] |
@@ -50,6 +51,7 @@ mod hex;
 pub mod metrics;
 pub mod model;
 pub mod train;
+pub mod vocabulary;
 pub mod weights;
 
 /// The README's example is compiled with the documentation's.

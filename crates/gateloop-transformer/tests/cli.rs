@@ -396,7 +396,7 @@ fn data_that_is_too_short_is_named() -> TestResult {
     fs::write(workspace().join("short"), b"too short")?;
     failed(
         &["train", "--out", "new", "--set", "data.source=short", "--set", "train.seq_len=32"],
-        &["train split has 9 bytes", "33"],
+        &["train split has 9 tokens", "33"],
     );
     failed(
         &["train", "--config", "config.toml", "--out", "new", "--set", "data.source=short"],

@@ -59,7 +59,7 @@ fn the_reference_is_its_training_script() {
 fn the_tasks_learn_answers_alone_in_windows_that_hold_whole_lines() {
     for (name, source, longest_line) in [
         ("memory-horizon", "synthetic:memory_horizon", 3 * (32 + 3)),
-        ("selective-copy", "synthetic:selective_copy", 64 + 1 + 8 + 1),
+        ("selective-copy", "synthetic:selective_copy?len=16&tokens=4", 16 + 1 + 4 + 1),
     ] {
         let config = named(name);
         assert_eq!(config.data.source.to_string(), source);

@@ -8,9 +8,10 @@ mod folder;
 
 pub use folder::{CheckpointFolder, Opened};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, DataConfig};
 use crate::data::SamplerState;
 use crate::model::{Model, ModelError};
+use crate::vocabulary::{Vocabulary, VocabularyError};
 use crate::weights::{self, Metadata, Tensors, WeightFile, WeightsError};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -71,6 +72,24 @@ pub enum CheckpointError {
         /// The cause.
         source: WeightsError,
     },
+    /// Another tokenizer than the one that the weights were trained with.
+    #[error(
+        "{} not what `{}` was trained on: set `data.tokenizer` to the file of that run, or leave the key as it was",
+        match tokenizer {
+            Some(tokenizer) => format!("the tokens of `data.tokenizer` = \"{}\" are", tokenizer.display()),
+            None => "bytes (no `data.tokenizer`) are".to_owned(),
+        },
+        path.display()
+    )]
+    ForeignTokenizer {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The tokenizer that was named.
+        tokenizer: Option<PathBuf>,
+    },
+    /// The tokenizer in the checkpoint is not usable.
+    #[error(transparent)]
+    Vocabulary(#[from] VocabularyError),
     /// The configuration cannot be written.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -124,6 +143,8 @@ pub struct TrainingState {
     pub averages: Tensors,
     /// The states that go on to the next windows by name; none if none do.
     pub carried: Tensors,
+    /// What the token ids stand for.
+    pub vocabulary: Vocabulary,
 }
 
 /// An opened checkpoint.
@@ -137,6 +158,8 @@ pub struct Checkpoint {
 const CONFIG_KEY: &str = "gateloop.config";
 const PROGRESS_KEY: &str = "gateloop.progress";
 const REVISION_KEY: &str = "gateloop.revision";
+/// The content of a tokenizer.json; absent where tokens are bytes.
+const TOKENIZER_KEY: &str = "gateloop.tokenizer";
 /// Before the names of states that are carried from window to window.
 pub(crate) const CARRIED_PREFIX: &str = "carried.";
 /// Before the names of averaged weights.
@@ -182,6 +205,37 @@ impl Checkpoint {
     /// The revision of the program that wrote it, `unknown` if it was built outside a repository.
     pub fn revision(&self) -> Option<&str> {
         self.file.metadata().get(REVISION_KEY).map(String::as_str)
+    }
+
+    /// What the token ids stand for.
+    pub fn vocabulary(&self) -> Result<Vocabulary, CheckpointError> {
+        let Some(json) = self.file.metadata().get(TOKENIZER_KEY) else {
+            return Ok(Vocabulary::bytes());
+        };
+        let origin = format!("the tokenizer in `{}`", self.path().display());
+        let vocabulary = Vocabulary::from_json(json.clone(), &origin)?;
+        vocabulary.check(self.config.model.num_tokens)?;
+        Ok(vocabulary)
+    }
+
+    /// The same, for a configuration that may name a tokenizer: it must be this one. A file that is not there any more
+    /// is none that differs.
+    pub fn vocabulary_for(&self, config: &DataConfig) -> Result<Vocabulary, CheckpointError> {
+        let own = self.vocabulary()?;
+        let named = match Vocabulary::of(config) {
+            Err(VocabularyError::Read { source, .. })
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                return if own.is_bytes() { Err(self.foreign(config)) } else { Ok(own) };
+            }
+            named => named?,
+        };
+        if named.json() == own.json() { Ok(own) } else { Err(self.foreign(config)) }
+    }
+
+    fn foreign(&self, config: &DataConfig) -> CheckpointError {
+        let path = self.path().to_owned();
+        CheckpointError::ForeignTokenizer { path, tokenizer: config.tokenizer.clone() }
     }
 
     /// Builds the model with its trained weights; with their averages, where training made some.
@@ -271,12 +325,15 @@ pub fn save(
         key: PROGRESS_KEY,
         problem: e.to_string(),
     })?;
-    let metadata = Metadata::from([
+    let mut metadata = Metadata::from([
         // What the ecosystem's tools look for in a file of PyTorch parameters.
         ("format".to_owned(), "pt".to_owned()),
         (CONFIG_KEY.to_owned(), config.to_toml()?),
         (PROGRESS_KEY.to_owned(), progress),
         (REVISION_KEY.to_owned(), env!("GATELOOP_REVISION").to_owned()),
     ]);
+    if let Some(json) = state.vocabulary.json() {
+        metadata.insert(TOKENIZER_KEY.to_owned(), json.to_owned());
+    }
     weights::write(path, &tensors, metadata).map_err(CheckpointError::File)
 }

@@ -33,7 +33,7 @@ pub enum Command {
     Train(TrainArgs),
     /// Write text that goes on from a prompt; only the text goes to standard output.
     Generate(GenerateArgs),
-    /// Measure bits per character of a checkpoint over a split of its data.
+    /// Measure bits per character (byte) of a checkpoint over a split of its data, and of a synthetic task the accuracy.
     Eval(EvalArgs),
     /// Show a model: its configuration, its parameters by part, the size of its decoding state.
     Info(InfoArgs),
@@ -207,13 +207,13 @@ pub struct EvalArgs {
     /// Evenly spaced windows [default: train.validate_windows, what training validates on].
     #[arg(long, value_name = "N", conflicts_with = "whole", value_parser = clap::value_parser!(u64).range(1..))]
     pub windows: Option<u64>,
-    /// Predict every byte of the split but the first, and give the mean with its 95 % confidence interval.
+    /// Predict every token of the split but the first, and give the mean with its 95 % confidence interval.
     #[arg(long)]
     pub whole: bool,
     /// With --whole: carry the state from window to window, so that a prediction knows all of the text before it.
     #[arg(long, requires = "whole")]
     pub carry: bool,
-    /// With --whole: begin a window every N bytes; what it shares with the one before is context only
+    /// With --whole: begin a window every N tokens; what it shares with the one before is context only
     /// [default: --seq-len, no overlap].
     #[arg(long, value_name = "N", requires = "whole", conflicts_with = "carry", value_parser = clap::value_parser!(u64).range(1..))]
     pub stride: Option<u64>,

@@ -8,6 +8,7 @@ use crate::generate::GenerateError;
 use crate::metrics::MetricsError;
 use crate::model::ModelError;
 use crate::train::TrainError;
+use crate::vocabulary::VocabularyError;
 use crate::weights::WeightsError;
 use std::io;
 use std::path::PathBuf;
@@ -59,6 +60,9 @@ pub enum CliError {
     /// The data is not usable.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// A tokenizer is not usable.
+    #[error(transparent)]
+    Vocabulary(#[from] VocabularyError),
     /// Weights cannot be exchanged.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),

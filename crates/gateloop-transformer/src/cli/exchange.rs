@@ -8,6 +8,7 @@ use crate::exchange::{self, Layout};
 use crate::metrics::MetricsWriter;
 use crate::model::{Model, ModelError};
 use crate::train::{ExistingFolder, Optimizer, RunFolder};
+use crate::vocabulary::Vocabulary;
 use crate::weights;
 use tch::{Device, Kind};
 
@@ -17,6 +18,8 @@ pub(super) fn import(args: &ImportArgs) -> Result<(), CliError> {
     let config = &inferred.config;
     let model = Model::new(&config.model, Device::Cpu)?;
     weights::load_strict(&model.parameters(), &tensors)?;
+    let vocabulary = Vocabulary::of(&config.data)?;
+    vocabulary.check(config.model.num_tokens)?;
 
     // Everything that can be refused has been; only now is there a folder.
     let existing = if args.overwrite { ExistingFolder::Replace } else { ExistingFolder::Keep };
@@ -26,7 +29,8 @@ pub(super) fn import(args: &ImportArgs) -> Result<(), CliError> {
     let sampler = SamplerState { seed: config.train.seed, drawn: 0 };
     let progress = RunProgress::new(0, 0.0, sampler);
     let path = folder.checkpoints().file(0);
-    let state = TrainingState { optimizer: optimizer.state(), ..TrainingState::default() };
+    let state =
+        TrainingState { optimizer: optimizer.state(), vocabulary, ..TrainingState::default() };
     checkpoint::save(&path, config, &progress, &model, &state)?;
 
     let parameters: usize = model.parameters().values().map(tch::Tensor::numel).sum();

@@ -4,6 +4,7 @@ use super::args::GenerateArgs;
 use super::{CliError, open_checkpoint, print_bytes, print_line};
 use crate::config::{Config, GenerateConfig};
 use crate::generate::{BatchGenerator, Sampler, SavedState, StopStrings, TextStream};
+use crate::vocabulary::{TokenDecoder, Vocabulary};
 use std::fs;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::time::Instant;
@@ -14,6 +15,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CliError> {
     let checkpoint = open_checkpoint(&args.checkpoint)?;
     let config = checkpoint.config();
     let generate = settings(args, config)?;
+    let vocabulary = checkpoint.vocabulary()?;
     let mut model = checkpoint.model(Device::Cpu)?;
     // Of the weights as they were trained: it takes time, and only a state needs it.
     let keeps_state = args.save_state.is_some() || args.load_state.is_some();
@@ -33,15 +35,19 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CliError> {
         prompt
     };
 
+    let tokens = vocabulary.encode(&prompt)?;
+    // What a token spells may depend on those before it.
+    let mut before = Vec::new();
     let started = Instant::now();
     let mut generator = match &args.load_state {
         Some(path) => {
             let saved = SavedState::read(path, &identity)?;
+            before.extend(saved.recent());
             let mut generator = BatchGenerator::from_saved(&model, &saved, samplers)?;
-            generator.read(&ids(&prompt))?;
+            generator.read(&tokens)?;
             generator
         }
-        None => BatchGenerator::from_one(&model, &ids(&prompt), samplers)?,
+        None => BatchGenerator::from_one(&model, &tokens, samplers)?,
     };
     let read = generator.position();
     let read_s = started.elapsed().as_secs_f64();
@@ -49,12 +55,14 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CliError> {
     if !begins_with_a_line {
         echo_prompt(&prompt);
     }
+    before.extend(&tokens);
+    let writing = Writing { generate: &generate, vocabulary: &vocabulary, raw: args.raw };
     let written = if args.interactive {
-        converse(&mut generator, &generate, !prompt.is_empty())?
+        writing.converse(&mut generator, &before, !prompt.is_empty())?
     } else if args.samples == 1 {
-        stream(&mut generator, &generate, args.raw)?
+        writing.stream(&mut generator, &before)?
     } else {
-        print_all(&mut generator, &generate)?
+        writing.print_all(&mut generator, &before)?
     };
     if args.stats {
         let wrote_s = started.elapsed().as_secs_f64();
@@ -76,60 +84,132 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn ids(bytes: &[u8]) -> Vec<i64> {
-    bytes.iter().copied().map(i64::from).collect()
+/// How texts are written.
+struct Writing<'a> {
+    generate: &'a GenerateConfig,
+    vocabulary: &'a Vocabulary,
+    /// Bytes as they are, not as printable text.
+    raw: bool,
 }
 
-/// Writes one text as it comes; returns how many tokens its reader has taken.
-fn stream(
-    generator: &mut BatchGenerator<'_>,
-    generate: &GenerateConfig,
-    raw: bool,
-) -> Result<u64, CliError> {
-    let mut shown =
-        Shown { raw, stops: StopStrings::new(&generate.stop), text: TextStream::default() };
-    for written in 0..generate.tokens as u64 {
-        if shown.stops.is_stopped() {
-            shown.finish()?;
-            return Ok(written);
+impl Writing<'_> {
+    /// Writes one text as it comes; returns how many tokens its reader has taken.
+    fn stream(&self, generator: &mut BatchGenerator<'_>, before: &[i64]) -> Result<u64, CliError> {
+        let tokens = self.generate.tokens as u64;
+        let mut shown =
+            Shown { raw: self.raw, bytes: self.bytes(before), text: TextStream::default() };
+        for written in 0..tokens {
+            if shown.bytes.stops.is_stopped() {
+                shown.finish()?;
+                return Ok(written);
+            }
+            let token = generator.next_tokens()?[0];
+            if !shown.push(token)? {
+                return Ok(written);
+            }
         }
-        let token = generator.next_tokens()?[0];
-        if !shown.push(token)? {
-            return Ok(written);
-        }
+        shown.finish()?;
+        Ok(tokens)
     }
-    shown.finish()?;
-    Ok(generate.tokens as u64)
+
+    /// Answers every line until there are no more; returns how many tokens were written.
+    fn converse(
+        &self,
+        generator: &mut BatchGenerator<'_>,
+        before: &[i64],
+        answers_first: bool,
+    ) -> Result<u64, CliError> {
+        let mut written = if answers_first { self.stream(generator, before)? } else { 0 };
+        while let Some(line) = next_line()? {
+            let line = self.vocabulary.encode(&line)?;
+            generator.read(&line)?;
+            written += self.stream(generator, &line)?;
+        }
+        Ok(written)
+    }
+
+    /// Writes several texts together and prints them one after the other, each under a heading. Returns the tokens of
+    /// the longest.
+    fn print_all(
+        &self,
+        generator: &mut BatchGenerator<'_>,
+        before: &[i64],
+    ) -> Result<u64, CliError> {
+        let mut texts: Vec<(Bytes, Vec<u8>)> = Vec::new();
+        let mut written = 0;
+        while written < self.generate.tokens
+            && !texts.iter().all(|(bytes, _)| bytes.stops.is_stopped())
+            || written == 0
+        {
+            let next = generator.next_tokens()?;
+            texts.resize_with(next.len(), || (self.bytes(before), Vec::new()));
+            for ((bytes, text), token) in texts.iter_mut().zip(next) {
+                text.extend(bytes.push(token));
+            }
+            written += 1;
+        }
+        for (n, (bytes, written)) in texts.iter_mut().enumerate() {
+            written.extend(bytes.finish());
+            let mut text = TextStream::default();
+            let shown = text.push_bytes(written) + &text.finish();
+            print_line(&format!("=== {} ===\n{shown}\n", n + 1))?;
+        }
+        Ok(written as u64)
+    }
+
+    /// For a text that goes on from these tokens.
+    fn bytes(&self, before: &[i64]) -> Bytes {
+        let mut decoder = self.vocabulary.decoder();
+        for token in before {
+            decoder.push(*token);
+        }
+        Bytes { decoder, stops: StopStrings::new(&self.generate.stop) }
+    }
+}
+
+/// Tokens as the bytes that belong to the text for sure.
+struct Bytes {
+    decoder: TokenDecoder,
+    stops: StopStrings,
+}
+
+impl Bytes {
+    fn push(&mut self, token: i64) -> Vec<u8> {
+        let bytes = self.decoder.push(token);
+        bytes.into_iter().flat_map(|byte| self.stops.push(byte)).collect()
+    }
+
+    fn finish(&mut self) -> Vec<u8> {
+        let rest = self.decoder.finish().into_iter();
+        let mut bytes: Vec<u8> = rest.flat_map(|byte| self.stops.push(byte)).collect();
+        bytes.extend(self.stops.finish());
+        bytes
+    }
 }
 
 /// A text on its way to standard output.
 struct Shown {
     raw: bool,
-    stops: StopStrings,
+    bytes: Bytes,
     text: TextStream,
 }
 
 impl Shown {
     /// False if its reader has gone away.
     fn push(&mut self, token: i64) -> Result<bool, CliError> {
-        match u8::try_from(token) {
-            Ok(byte) => {
-                let bytes = self.stops.push(byte);
-                self.print(&bytes)
-            }
-            Err(_) => print_bytes(self.text.push(token).as_bytes()),
-        }
+        let bytes = self.bytes.push(token);
+        self.print(&bytes)
     }
 
     fn print(&mut self, bytes: &[u8]) -> Result<bool, CliError> {
         if self.raw {
             return print_bytes(bytes);
         }
-        print_bytes(self.text.push_all(&ids(bytes)).as_bytes())
+        print_bytes(self.text.push_bytes(bytes).as_bytes())
     }
 
     fn finish(&mut self) -> Result<(), CliError> {
-        let held = self.stops.finish();
+        let held = self.bytes.finish();
         self.print(&held)?;
         if !self.raw {
             print_bytes(self.text.finish().as_bytes())?;
@@ -138,20 +218,6 @@ impl Shown {
         }
         Ok(())
     }
-}
-
-/// Answers every line until there are no more; returns how many tokens were written.
-fn converse(
-    generator: &mut BatchGenerator<'_>,
-    generate: &GenerateConfig,
-    answers_first: bool,
-) -> Result<u64, CliError> {
-    let mut written = if answers_first { stream(generator, generate, false)? } else { 0 };
-    while let Some(line) = next_line()? {
-        generator.read(&ids(&line))?;
-        written += stream(generator, generate, false)?;
-    }
-    Ok(written)
 }
 
 /// A line of standard input with its end; `None` after the last one.
@@ -166,36 +232,6 @@ fn next_line() -> Result<Option<Vec<u8>>, CliError> {
         source,
     })?;
     Ok((!line.is_empty()).then_some(line))
-}
-
-/// Writes several texts together and prints them one after the other, each under a heading. Returns the tokens of
-/// the longest.
-fn print_all(
-    generator: &mut BatchGenerator<'_>,
-    generate: &GenerateConfig,
-) -> Result<u64, CliError> {
-    let mut texts: Vec<(StopStrings, Vec<i64>)> = Vec::new();
-    let mut written = 0;
-    while written < generate.tokens && !texts.iter().all(|(stops, _)| stops.is_stopped())
-        || written == 0
-    {
-        let next = generator.next_tokens()?;
-        texts.resize_with(next.len(), || (StopStrings::new(&generate.stop), Vec::new()));
-        for ((stops, text), token) in texts.iter_mut().zip(next) {
-            match u8::try_from(token) {
-                Ok(byte) => text.extend(ids(&stops.push(byte))),
-                Err(_) => text.push(token),
-            }
-        }
-        written += 1;
-    }
-    for (n, (stops, tokens)) in texts.iter_mut().enumerate() {
-        tokens.extend(ids(&stops.finish()));
-        let mut text = TextStream::default();
-        let shown = text.push_all(tokens) + &text.finish();
-        print_line(&format!("=== {} ===\n{shown}\n", n + 1))?;
-    }
-    Ok(written as u64)
 }
 
 /// The configuration's settings with the arguments laid over them, checked.
@@ -272,7 +308,7 @@ fn prompt(args: &GenerateArgs) -> Result<Vec<u8>, CliError> {
 fn echo_prompt(prompt: &[u8]) {
     if io::stdout().is_terminal() && io::stderr().is_terminal() {
         let mut text = TextStream::default();
-        let mut shown: String = prompt.iter().map(|&byte| text.push(i64::from(byte))).collect();
+        let mut shown = text.push_bytes(prompt);
         shown.push_str(&text.finish());
         let _ = write!(io::stderr(), "{shown}");
     }

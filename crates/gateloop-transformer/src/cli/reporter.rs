@@ -3,7 +3,6 @@
 use crate::metrics::Record;
 use crate::train::{Observer, Tick};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::f64::consts::LN_2;
 use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
@@ -68,8 +67,7 @@ impl Observer for Reporter {
             let valid = self.valid_bpc.map(|bpc| format!("  valid {bpc:.3}")).unwrap_or_default();
             bar.set_message(format!(
                 "loss {:.3}  bpc {:.3}{valid}  {rate:.0} tokens/s",
-                tick.loss,
-                tick.loss / LN_2,
+                tick.loss, tick.bpc,
             ));
             bar.set_position(tick.step);
         }
@@ -92,7 +90,7 @@ impl Observer for Reporter {
             "step {}{of}  loss {:.4}  bpc {:.4}  {:.0} tokens/s{left}{}",
             record.step,
             loss.unwrap_or(f64::NAN),
-            loss.unwrap_or(f64::NAN) / LN_2,
+            value("train/bpc").unwrap_or(f64::NAN),
             rate.unwrap_or(f64::NAN),
             valid.unwrap_or_default(),
         ));

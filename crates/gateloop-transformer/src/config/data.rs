@@ -19,6 +19,9 @@ pub struct DataConfig {
     /// does not predict how one begins; unset: all is one text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub documents: Option<Documents>,
+    /// A tokenizer.json whose subwords are the tokens; unset: bytes are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
     /// Bytes of the training split, from the start; unset: 90 %.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_bytes: Option<usize>,
@@ -30,6 +33,15 @@ pub struct DataConfig {
 impl DataConfig {
     /// Checks the ranges; whether the sizes fit the file is known when it is opened.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        if let (Some(tokenizer), Source::Synthetic(kind)) = (&self.tokenizer, &self.source)
+            && kind.has_answers()
+        {
+            return Err(ConfigError::Contradiction {
+                first: format!("data.tokenizer = \"{}\"", tokenizer.display()),
+                second: format!("data.source = \"{}\"", self.source),
+                problem: "the answers of a task are bytes; leave the tokenizer out",
+            });
+        }
         self.train_bytes.map_or(Ok(()), |bytes| positive("data.train_bytes", bytes))?;
         self.valid_bytes.map_or(Ok(()), |bytes| positive("data.valid_bytes", bytes))
     }

@@ -40,7 +40,7 @@ pub(super) const SECTIONS: [(&str, &[&str]); 4] = [
             "rms_norm",
         ],
     ),
-    ("data", &["source", "documents", "train_bytes", "valid_bytes"]),
+    ("data", &["source", "documents", "tokenizer", "train_bytes", "valid_bytes"]),
     (
         "train",
         &[

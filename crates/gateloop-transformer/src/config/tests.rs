@@ -25,6 +25,7 @@ fn full() -> Config {
     config.data = DataConfig {
         source: "a file.txt".parse().unwrap(),
         documents: Some("separator:\n\n".parse().unwrap()),
+        tokenizer: Some("a tokenizer.json".into()),
         train_bytes: Some(9),
         valid_bytes: Some(1),
     };
@@ -123,6 +124,10 @@ fn options_that_contradict_each_other_are_both_named() {
         (
             &["train.loss_on=answers", "data.source=synthetic:text"],
             ["train.loss_on = \"answers\"", "data.source = \"synthetic:text\""],
+        ),
+        (
+            &["data.tokenizer=some.json", "data.source=synthetic:copy"],
+            ["data.tokenizer = \"some.json\"", "data.source = \"synthetic:copy\""],
         ),
         (
             &["generate.top_k=5", "generate.filter_thres=0.5"],

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Split;
+use crate::vocabulary::VocabularyError;
 
 /// Why data could not be had or used. Every message names the file, split or key and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +112,7 @@ pub enum DataError {
     },
     /// A split that does not hold one window.
     #[error(
-        "the {split} split has {len} bytes, but one window takes {needed} (train.seq_len + 1); lower `train.seq_len`, or give the split more with `data.train_bytes` or `data.valid_bytes`, or use a larger file"
+        "the {split} split has {len} tokens (bytes, or with `data.tokenizer` subwords), but one window takes {needed} (train.seq_len + 1); lower `train.seq_len`, or give the split more with `data.train_bytes` or `data.valid_bytes`, or use a larger file"
     )]
     SplitTooShort {
         /// The split.
@@ -123,7 +124,7 @@ pub enum DataError {
     },
     /// Stretches of a split that do not hold one window each.
     #[error(
-        "the {split} split has {len} bytes, but {streams} stretches of it (train.batch_size x train.grad_accum) take {needed} to hold a window each; lower one of these or `train.seq_len`, or use a larger file"
+        "the {split} split has {len} tokens (bytes, or with `data.tokenizer` subwords), but {streams} stretches of it (train.batch_size x train.grad_accum) take {needed} to hold a window each; lower one of these or `train.seq_len`, or use a larger file"
     )]
     StretchesTooShort {
         /// The split.
@@ -160,6 +161,9 @@ pub enum DataError {
         /// The source, as the configuration writes it.
         source_name: String,
     },
+    /// The tokenizer is not usable.
+    #[error(transparent)]
+    Vocabulary(#[from] VocabularyError),
     /// A split's name that does not exist.
     #[error("unknown split `{name}`; the splits are train, valid and test")]
     UnknownSplit {

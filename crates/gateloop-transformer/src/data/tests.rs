@@ -164,7 +164,7 @@ fn an_empty_file_is_short_rather_than_a_crash() {
 fn a_split_shorter_than_a_window_is_named() {
     let (_folder, corpus) = counting_corpus();
     let error = message(WindowSampler::new(&corpus, Split::Valid, 50, 0));
-    assert!(error.contains("valid split has 50 bytes") && error.contains("takes 51"), "{error}");
+    assert!(error.contains("valid split has 50 tokens") && error.contains("takes 51"), "{error}");
     assert!(error.contains("train.seq_len"));
     assert!(fixed_windows(&corpus, Split::Test, 4, 50).is_err());
     assert!(fixed_windows(&corpus, Split::Test, 4, usize::MAX).is_err());

@@ -44,7 +44,8 @@ pub struct Options {
 /// What an evaluation came to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
-    /// Mean over all predictions.
+    /// Mean over all predictions, in bits a byte of text: of subwords, bits a token divided by the bytes that a token
+    /// of this text has on average.
     pub bpc: f64,
     /// Half of its 95 % confidence interval: 1.96 standard errors of a ratio of sums over windows, which are taken to be
     /// independent. Not a number for a single window.
@@ -104,7 +105,7 @@ pub fn evaluate<'a>(
         }
     })?;
     let whole = Context::Windows { stride: options.seq_len };
-    Ok(tally.finish(options.context == whole))
+    Ok(tally.finish(options.context == whole, tokens.bytes_per_token()))
 }
 
 /// A window of `len` predictions, of which the first `skip` have been made before.

@@ -17,6 +17,13 @@ pub struct Validation {
     pub answers: Option<Accuracy>,
 }
 
+impl Validation {
+    /// Bits a byte of text, of tokens of so many bytes.
+    pub fn bpc(&self, bytes_per_token: f64) -> f64 {
+        self.loss / LN_2 / bytes_per_token
+    }
+}
+
 /// Predicts all but the first token of each window, `rows` windows at a time.
 pub fn validate(
     model: &Model,
@@ -34,6 +41,6 @@ pub fn validate(
         }
         Ok::<(), ModelError>(())
     })?;
-    let evaluation = tally.finish(false);
+    let evaluation = tally.finish(false, 1.0);
     Ok(Validation { loss: evaluation.bpc * LN_2, answers: evaluation.answers })
 }

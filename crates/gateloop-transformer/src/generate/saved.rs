@@ -38,6 +38,11 @@ impl SavedState {
         self.position
     }
 
+    /// The last tokens of the text, the oldest first: as many as the sampler looked back on.
+    pub fn recent(&self) -> &[i64] {
+        &self.recent
+    }
+
     /// Writes the file; it appears whole or not at all.
     pub fn write(&self, path: &Path) -> Result<(), GenerateError> {
         let header = Header {

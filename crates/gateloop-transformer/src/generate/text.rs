@@ -21,6 +21,12 @@ impl TextStream {
         self.decode()
     }
 
+    /// Takes the bytes of a token.
+    pub fn push_bytes(&mut self, bytes: &[u8]) -> String {
+        self.pending.extend_from_slice(bytes);
+        self.decode()
+    }
+
     /// Takes several tokens.
     pub fn push_all(&mut self, tokens: &[i64]) -> String {
         tokens.iter().map(|&token| self.push(token)).collect()

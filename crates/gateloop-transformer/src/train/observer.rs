@@ -11,6 +11,8 @@ pub struct Tick {
     pub steps: u64,
     /// Loss of this step in nats a token.
     pub loss: f64,
+    /// The same in bits a byte of text.
+    pub bpc: f64,
     /// Tokens learned from in this step.
     pub tokens: u64,
 }

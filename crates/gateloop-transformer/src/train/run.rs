@@ -11,6 +11,7 @@ use crate::evaluate::{Validation, validate};
 use crate::generate::{self, Generator, Sampler};
 use crate::metrics::{self, EventWriter, MetricsError, MetricsWriter, Record, plot};
 use crate::model::{Model, ModelError};
+use crate::vocabulary::Vocabulary;
 use std::f64::consts::LN_2;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -90,7 +91,8 @@ impl Run {
         existing: ExistingFolder,
     ) -> Result<Self, TrainError> {
         // Everything that can be refused is refused before the folder is touched.
-        let prepared = Prepared::new(config)?;
+        let prepared =
+            Prepared::new(config, Vocabulary::of(&config.data).map_err(DataError::from)?)?;
         let folder = RunFolder::create_locked(path, config, existing)?;
         let metrics = MetricsWriter::create(folder.0.metrics())?;
         Self::new(folder, config, prepared, metrics)
@@ -98,7 +100,8 @@ impl Run {
 
     /// Starts a run whose folder is there, from step 0.
     fn begin_anew(folder: (RunFolder, FolderLock), config: &Config) -> Result<Self, TrainError> {
-        let prepared = Prepared::new(config)?;
+        let prepared =
+            Prepared::new(config, Vocabulary::of(&config.data).map_err(DataError::from)?)?;
         folder.0.write_config(config)?;
         folder.0.checkpoints().create()?;
         let metrics = MetricsWriter::create(folder.0.metrics())?;
@@ -159,7 +162,7 @@ impl Run {
         }
         let checkpoint = opened.checkpoint;
         let progress = checkpoint.progress().clone();
-        let mut prepared = Prepared::new(config)?;
+        let mut prepared = Prepared::new(config, checkpoint.vocabulary_for(&config.data)?)?;
         prepared.check_data(&checkpoint, config, changed_data, observer)?;
         prepared.restore(&checkpoint, config, observer)?;
         // Steps after the checkpoint will be done again, and recorded again.
@@ -243,7 +246,8 @@ impl Run {
         Ok(Summary {
             outcome: if finished { Outcome::Finished } else { Outcome::Interrupted },
             step: self.trainer.step,
-            valid_bpc: validation.map(|validation| validation.loss / LN_2),
+            valid_bpc: validation
+                .map(|validation| validation.bpc(self.bytes_per_token(Split::Valid))),
             checkpoint: self.last_checkpoint().map(Path::to_owned),
             time_s: self.time_s(),
         })
@@ -260,6 +264,7 @@ impl Run {
             step: self.trainer.step,
             steps: self.config.train.steps,
             loss: report.loss,
+            bpc: report.loss / LN_2 / self.bytes_per_token(Split::Train),
             tokens: self.config.train.tokens_per_step(),
         });
         Ok(())
@@ -270,7 +275,8 @@ impl Run {
         let (rows, loss_on) = (self.config.train.batch_size, self.config.train.loss_on);
         let validation =
             self.trainer.with_averages(|model| Ok(validate(model, windows, rows, loss_on)?))?;
-        self.validated = Some((self.trainer.step, validation.loss / LN_2));
+        let bpc = validation.bpc(self.bytes_per_token(Split::Valid));
+        self.validated = Some((self.trainer.step, bpc));
         Ok(Some(validation))
     }
 
@@ -281,15 +287,18 @@ impl Run {
     ) -> Result<(), TrainError> {
         let since = std::mem::take(&mut self.since_record);
         let tokens = since.steps * self.config.train.tokens_per_step();
+        let loss = since.loss / since.steps as f64;
         let mut record = Record::new(self.trainer.step, self.time_s())
-            .with("train/loss", since.loss / since.steps as f64)
+            .with("train/loss", loss)
+            .with("train/bpc", loss / LN_2 / self.bytes_per_token(Split::Train))
             .with("tokens", (self.trainer.step * self.config.train.tokens_per_step()) as f64)
             .with("lr", self.trainer.lr())
             .with("grad_norm", since.grad_norm)
             .with("tokens_per_s", tokens as f64 / since.seconds);
-        if let Some(Validation { loss, answers }) = validation {
-            record = record.with("valid/bpc", loss / LN_2).with("valid/loss", loss);
-            if let Some(answers) = answers {
+        if let Some(validation) = validation {
+            let bpc = validation.bpc(self.bytes_per_token(Split::Valid));
+            record = record.with("valid/bpc", bpc).with("valid/loss", validation.loss);
+            if let Some(answers) = validation.answers {
                 record = record.with("valid/accuracy", answers.of_tokens());
             }
         }
@@ -324,6 +333,7 @@ impl Run {
             optimizer: self.trainer.optimizer.state(),
             averages: self.trainer.ema.as_ref().map(Ema::state).unwrap_or_default(),
             carried: self.trainer.feed.carried()?,
+            vocabulary: self.corpus.vocabulary().clone(),
         };
         checkpoint::save(&path, &self.config, &progress, self.trainer.model(), &state)?;
         self.checkpointed = Some((step, path));
@@ -339,12 +349,16 @@ impl Run {
         let tokens = generate.tokens;
         let written = self.trainer.with_averages(|model| {
             let mut generator = Generator::new(model, &prompt, sampler)?;
+            let mut decoder = self.corpus.vocabulary().decoder();
             let mut text = generate::TextStream::default();
-            let mut written = text.push_all(&prompt);
-            for _ in 0..tokens {
-                written.push_str(&text.push(generator.next_token()?));
+            let mut written = String::new();
+            for token in &prompt {
+                written.push_str(&text.push_bytes(&decoder.push(*token)));
             }
-            Ok(written + &text.finish())
+            for _ in 0..tokens {
+                written.push_str(&text.push_bytes(&decoder.push(generator.next_token()?)));
+            }
+            Ok(written + &text.push_bytes(&decoder.finish()) + &text.finish())
         })?;
         self.folder.write_sample(self.trainer.step, &written)?;
         observer.sample(self.trainer.step, &written);
@@ -354,8 +368,15 @@ impl Run {
     /// The beginning of the validation split, as long as the reference's prime.
     fn sample_prompt(&self) -> Vec<i64> {
         const PROMPT_LEN: usize = 128;
-        let bytes = self.corpus.split(Split::Valid);
-        bytes.iter().take(PROMPT_LEN).copied().map(i64::from).collect()
+        let tokens = self.corpus.tokens(Split::Valid);
+        let mut prompt = Vec::new();
+        tokens.copy_to(0, PROMPT_LEN.min(tokens.len()), &mut prompt);
+        prompt
+    }
+
+    /// Of a split; 1 where tokens are bytes.
+    fn bytes_per_token(&self, split: Split) -> f64 {
+        self.corpus.tokens(split).bytes_per_token()
     }
 
     fn plot(&self) -> Result<(), TrainError> {
@@ -385,9 +406,11 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(config: &Config) -> Result<Self, TrainError> {
+    fn new(config: &Config, vocabulary: Vocabulary) -> Result<Self, TrainError> {
         let train = &config.train;
-        let corpus = Corpus::open(&config.data)?;
+        // What needs no pass over the data comes first.
+        vocabulary.check(config.model.num_tokens).map_err(DataError::from)?;
+        let corpus = Corpus::open_with(&config.data, vocabulary)?;
         corpus.check_vocabulary(config.model.num_tokens)?;
         let (split, seq_len, seed) = (Split::Train, train.seq_len, train.seed);
         let windows: Windows = match train.window_order {

@@ -33,8 +33,8 @@ pub(super) struct Frame {
 impl Curve {
     /// `None` for a run that has no loss to show.
     pub(super) fn of(run: &Run<'_>, axis: Axis) -> Option<Self> {
-        let raw = points(run.records, axis, "train/loss", LN_2.recip());
-        let valid = points(run.records, axis, "valid/bpc", 1.0);
+        let raw = points(run.records, axis, train_bpc);
+        let valid = points(run.records, axis, |record| record.values.get("valid/bpc").copied());
         if raw.is_empty() && valid.is_empty() {
             return None;
         }
@@ -49,9 +49,14 @@ impl Curve {
     }
 }
 
-fn points(records: &[Record], axis: Axis, key: &str, scale: f64) -> Vec<Point> {
-    let point =
-        |record: &Record| Some((axis.of(record)?, record.values.get(key).copied()? * scale));
+/// Records of older runs hold the loss in nats a byte alone.
+fn train_bpc(record: &Record) -> Option<f64> {
+    let value = |key: &str| record.values.get(key).copied();
+    value("train/bpc").or_else(|| Some(value("train/loss")? / LN_2))
+}
+
+fn points(records: &[Record], axis: Axis, of: impl Fn(&Record) -> Option<f64>) -> Vec<Point> {
+    let point = |record: &Record| Some((axis.of(record)?, of(record)?));
     let is_finite = |(at, value): &Point| at.is_finite() && value.is_finite();
     records.iter().filter_map(point).filter(is_finite).collect()
 }

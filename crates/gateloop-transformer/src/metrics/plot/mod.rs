@@ -70,13 +70,14 @@ pub fn loss_curve(
     write(path, draw::svg(&curves, axis, title))
 }
 
-/// Draws bits per character against the place in the window, on a logarithmic axis.
+/// Draws bits per character against the place in the window, on a logarithmic axis of `unit`: bytes, or tokens.
 pub fn by_position(
     by_position: &[f64],
+    unit: &str,
     title: &str,
     path: impl AsRef<Path>,
 ) -> Result<(), MetricsError> {
-    write(path.as_ref(), position::svg(by_position, title))
+    write(path.as_ref(), position::svg(by_position, unit, title))
 }
 
 fn write(path: &Path, svg: Result<String, String>) -> Result<(), MetricsError> {

@@ -7,9 +7,9 @@ use plotters::prelude::*;
 const PER_DOUBLING: f64 = 4.0;
 
 /// The picture as text.
-pub(super) fn svg(by_position: &[f64], title: &str) -> Result<String, String> {
+pub(super) fn svg(by_position: &[f64], unit: &str, title: &str) -> Result<String, String> {
     let mut text = String::new();
-    paint(&mut text, &binned(by_position), title).map_err(|error| error.to_string())?;
+    paint(&mut text, &binned(by_position), unit, title).map_err(|error| error.to_string())?;
     Ok(text)
 }
 
@@ -29,7 +29,7 @@ fn binned(by_position: &[f64]) -> Vec<(f64, f64)> {
     points
 }
 
-fn paint(text: &mut String, points: &[(f64, f64)], title: &str) -> Drawn {
+fn paint(text: &mut String, points: &[(f64, f64)], unit: &str, title: &str) -> Drawn {
     let root = SVGBackend::with_string(text, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let last = points.last().map_or(1.0, |point| point.0).max(2.0);
@@ -46,7 +46,7 @@ fn paint(text: &mut String, points: &[(f64, f64)], title: &str) -> Drawn {
         .bold_line_style(GRID)
         .axis_style(INK.mix(0.6))
         .y_labels(8)
-        .x_desc("bytes of context")
+        .x_desc(format!("{unit} of context"))
         .y_desc("bits per character")
         .x_label_formatter(&|place| format!("{place:.0}"))
         .y_label_formatter(&|bpc| format!("{bpc:.1}"))
