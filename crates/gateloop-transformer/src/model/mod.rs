@@ -1,6 +1,7 @@
 //! The language model: embedding, blocks of a mixer and a feed-forward, logits.
 
 mod error;
+mod gates;
 mod mixer;
 mod quantize;
 

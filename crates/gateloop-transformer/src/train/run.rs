@@ -1,7 +1,10 @@
 //! A run: steps, records, validations, checkpoints and samples, each at its interval.
 
 use super::ema::Ema;
+use super::gates::{GateMemory, gate_memory};
 use super::lock::FolderLock;
+use super::memory;
+use super::norms::Norms;
 use super::trainer::bits_per_character;
 use super::{ExistingFolder, Interrupt, Observer, RunFolder, Tick, TrainError, Trainer, Windows};
 use crate::checkpoint::{self, Best, Checkpoint, CheckpointError, RunProgress, TrainingState};
@@ -14,6 +17,7 @@ use crate::model::{Model, ModelError};
 use std::f64::consts::LN_2;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use tch::Device;
 
 /// A run in its folder, ready to go.
 #[derive(Debug)]
@@ -56,6 +60,8 @@ struct SinceRecord {
     /// Time in training steps alone, so that validations do not count as slowness.
     seconds: f64,
     grad_norm: f64,
+    norms: Norms,
+    gates: Vec<GateMemory>,
 }
 
 /// How a run ended.
@@ -213,19 +219,23 @@ impl Run {
         let steps = self.config.train.steps;
         let mut valid_bpc = None;
         while self.trainer.step < steps && !interrupt.is_requested() {
-            self.one_step(observer)?;
-            let step = self.trainer.step;
+            let step = self.trainer.step + 1;
             let due = |every: u64| every > 0 && (step.is_multiple_of(every) || step == steps);
             let train = &self.config.train;
             let (log, validate) = (due(train.log_every), due(train.validate_every));
+            let (norms, gates) = (due(train.norms_every), due(train.gates_every));
             let (save, sample) = (due(train.checkpoint_every), due(train.sample_every));
+            self.one_step(norms, observer)?;
             if validate {
                 valid_bpc = self.validate()?;
             }
-            if log || validate {
+            if gates {
+                self.since_record.gates = self.measure_gates()?;
+            }
+            if log || validate || norms || gates {
                 self.record(valid_bpc.filter(|_| validate), observer)?;
             }
-            if validate {
+            if validate || gates {
                 self.plot()?;
             }
             if sample {
@@ -249,9 +259,15 @@ impl Run {
         })
     }
 
-    fn one_step(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    fn one_step(&mut self, norms: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let begun = Instant::now();
-        let report = self.trainer.train_step()?;
+        let report = if norms {
+            let (report, norms) = self.trainer.train_step_with_norms()?;
+            self.since_record.norms = norms;
+            report
+        } else {
+            self.trainer.train_step()?
+        };
         self.since_record.loss += report.loss;
         self.since_record.steps += 1;
         self.since_record.seconds += begun.elapsed().as_secs_f64();
@@ -274,6 +290,16 @@ impl Run {
         Ok(Some(bpc))
     }
 
+    /// On the first windows of the validation, as many as are trained on at once.
+    fn measure_gates(&mut self) -> Result<Vec<GateMemory>, TrainError> {
+        let rows = self.config.train.batch_size;
+        let Some(windows) = self.valid_windows.as_ref().and_then(|all| all.chunks(rows).next())
+        else {
+            return Ok(Vec::new());
+        };
+        self.trainer.with_averages(|model| Ok(gate_memory(model, &windows)?))
+    }
+
     fn record(
         &mut self,
         valid_bpc: Option<f64>,
@@ -290,6 +316,12 @@ impl Run {
         if let Some(bpc) = valid_bpc {
             record = record.with("valid/bpc", bpc).with("valid/loss", bpc * LN_2);
         }
+        // What a GPU holds is not the process's own.
+        if let (Device::Cpu, Some(bytes)) = (self.model().device(), memory::peak_bytes()) {
+            record = record.with("memory_bytes", bytes as f64);
+        }
+        record.values.extend(since.norms.entries());
+        record = since.gates.into_iter().fold(record, |record, gates| gates.add_to(record));
         self.metrics.write(&record)?;
         if let Some(tensorboard) = &mut self.tensorboard {
             tensorboard.write(&record)?;
@@ -359,11 +391,21 @@ impl Run {
         let records = metrics::read(self.folder.metrics())?;
         let run = plot::Run { name: "", records: &records };
         let title = self.folder.path().display().to_string();
-        match plot::loss_curve(&[run], plot::Axis::Step, &title, self.folder.plot()) {
-            // A run of which nothing was recorded has no curve, and that is as was asked for.
-            Err(MetricsError::NothingToDraw { .. }) => Ok(()),
-            result => Ok(result?),
+        for extension in ["svg", "png"] {
+            let loss = self.folder.plot().with_extension(extension);
+            let gates = self.folder.gates_plot().with_extension(extension);
+            for drawn in [
+                plot::loss_curve(&[run], plot::Axis::Step, &title, loss),
+                plot::gate_memory(&records, &title, gates),
+            ] {
+                match drawn {
+                    // A run of which nothing was recorded has no picture, and that is as was asked for.
+                    Err(MetricsError::NothingToDraw { .. } | MetricsError::NoGates { .. }) => {}
+                    result => result?,
+                }
+            }
         }
+        Ok(())
     }
 
     fn time_s(&self) -> f64 {

@@ -2,6 +2,7 @@
 
 use super::ema::Ema;
 use super::feed::{Feed, Windows, to_tensor};
+use super::norms::{Norms, by_part};
 use super::{Optimizer, TrainError, schedule};
 use crate::config::TrainConfig;
 use crate::data::Batch;
@@ -89,6 +90,16 @@ impl Trainer {
     /// A loss or a gradient that is not finite is an error, and nothing is updated: the parameters
     /// stay those of the step before.
     pub fn train_step(&mut self) -> Result<StepReport, TrainError> {
+        self.update(None)
+    }
+
+    /// [`train_step`](Self::train_step), which also measures every part of the model. The update is the same.
+    pub fn train_step_with_norms(&mut self) -> Result<(StepReport, Norms), TrainError> {
+        let mut norms = Norms::default();
+        Ok((self.update(Some(&mut norms))?, norms))
+    }
+
+    fn update(&mut self, mut norms: Option<&mut Norms>) -> Result<StepReport, TrainError> {
         self.optimizer.clear_gradients().map_err(ModelError::from)?;
         let micro_batches = self.config.grad_accum;
         let mut loss = 0.0;
@@ -101,6 +112,9 @@ impl Trainer {
             micro.f_backward().map_err(ModelError::from)?;
             loss += micro.f_double_value(&[]).map_err(ModelError::from)?;
         }
+        if let Some(norms) = &mut norms {
+            norms.grad = by_part(self.optimizer.gradients()).map_err(ModelError::from)?;
+        }
         let grad_norm = self.optimizer.clip_gradients().map_err(ModelError::from)?;
         let lr = schedule::lr(&self.config, self.step);
         if !(loss.is_finite() && grad_norm.is_finite()) {
@@ -108,6 +122,9 @@ impl Trainer {
             return Err(TrainError::Diverged { step, lr, loss, grad_norm });
         }
         self.optimizer.step(lr).map_err(ModelError::from)?;
+        if let Some(norms) = &mut norms {
+            norms.param = by_part(self.optimizer.parameters()).map_err(ModelError::from)?;
+        }
         self.step += 1;
         if let Some(ema) = &mut self.ema {
             ema.update(self.step).map_err(ModelError::from)?;
