@@ -1,5 +1,5 @@
-//! The Python that has the references: packages in a folder of our cache, there entirely or not at
-//! all. No virtual environment, for Debian's Python comes without the means to make one.
+//! A Python that has the references, or TensorBoard: packages in a folder of our cache, there entirely
+//! or not at all. No virtual environment, for Debian's Python comes without the means to make one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,40 @@ use crate::python::Python;
 use crate::setup::{lock, remove_leftovers, require_space, staging, swap};
 use crate::workspace::Workspace;
 
-const REQUIREMENTS: &str = "xtask/parity/requirements.txt";
+/// Packages that belong together.
+#[derive(Debug)]
+pub(crate) struct Packages {
+    /// What is said before they are fetched.
+    notice: &'static str,
+    /// Their folder in the cache.
+    folder: &'static str,
+    /// What pip is to install; a file of the workspace.
+    requirements: &'static str,
+    /// Bytes that they may take.
+    disk_space: u64,
+    /// What shows that they are all there.
+    imports: &'static str,
+}
 
-/// PyTorch's wheel brings a CUDA along.
-const DISK_SPACE: u64 = 9_000_000_000;
+/// The references, and the peers of the benches.
+pub(crate) const REFERENCES: Packages = Packages {
+    notice: "installing the references (about 3 GB to download, 6 GB on disk, once a user)",
+    folder: "parity-python",
+    requirements: "xtask/parity/requirements.txt",
+    // PyTorch's wheel brings a CUDA along.
+    disk_space: 9_000_000_000,
+    imports: "import torch, jax, equinox, numpy, safetensors, rotary_embedding_torch, \
+              gateloop_transformer.gateloop_transformer_jax",
+};
 
-/// What shows that the packages are all there.
-const IMPORTS: &str = "import torch, jax, equinox, numpy, safetensors, rotary_embedding_torch, \
-                       gateloop_transformer.gateloop_transformer_jax";
+/// TensorBoard.
+pub(crate) const TENSORBOARD: Packages = Packages {
+    notice: "installing TensorBoard (about 50 MB to download, once a user)",
+    folder: "tensorboard-python",
+    requirements: "xtask/tensorboard/requirements.txt",
+    disk_space: 500_000_000,
+    imports: "import tensorboard.backend.event_processing.event_accumulator",
+};
 
 /// On how many threads the packages compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +60,14 @@ pub(crate) enum Threads {
 pub(crate) struct Environment {
     program: String,
     packages: Option<PathBuf>,
+    imports: &'static str,
 }
 
 impl Environment {
-    /// A Python of the user's.
+    /// A Python of the user's, which has the references.
     pub(crate) fn given(program: &str) -> Result<Self> {
-        let environment = Self { program: program.to_owned(), packages: None };
+        let imports = REFERENCES.imports;
+        let environment = Self { program: program.to_owned(), packages: None, imports };
         match environment.fault() {
             None => Ok(environment),
             Some(words) => Err(Error::ParityPython { program: program.to_owned(), words }),
@@ -47,13 +75,19 @@ impl Environment {
     }
 
     /// Installs the packages unless they are there and work.
-    pub(crate) fn ensure(children: &Children, workspace: &Workspace, cache: &Path) -> Result<Self> {
-        let requirements = workspace.root().join(REQUIREMENTS);
+    pub(crate) fn ensure(
+        packages: &Packages,
+        children: &Children,
+        workspace: &Workspace,
+        cache: &Path,
+    ) -> Result<Self> {
+        let requirements = workspace.root().join(packages.requirements);
         let wanted =
             fs::read_to_string(&requirements).map_err(|e| Error::io("read", &requirements, e))?;
         let python = Python::find()?;
-        let target = cache.join("parity-python");
-        let environment = Self { program: python.program.clone(), packages: Some(target.clone()) };
+        let target = cache.join(packages.folder);
+        let (program, imports) = (python.program.clone(), packages.imports);
+        let environment = Self { program, packages: Some(target.clone()), imports };
         if environment.is_ready(&target, &wanted, &python) {
             return Ok(environment);
         }
@@ -66,11 +100,13 @@ impl Environment {
         if environment.is_ready(&target, &wanted, &python) {
             return Ok(environment);
         }
-        require_space(cache, DISK_SPACE)?;
+        require_space(cache, packages.disk_space)?;
         let staging = staging(cache)?;
         let tree = staging.path().join("packages");
+        eprintln!("{}", packages.notice);
         install(children, &python, &requirements, &tree)?;
-        let fresh = Self { program: python.program.clone(), packages: Some(tree.clone()) };
+        let program = python.program.clone();
+        let fresh = Self { program, packages: Some(tree.clone()), imports };
         if let Some(words) = fresh.fault() {
             return Err(Error::ParityPackages { words });
         }
@@ -78,6 +114,11 @@ impl Environment {
         fs::write(&stamp, contents(&wanted, &python)).map_err(|e| Error::io("write", &stamp, e))?;
         swap(&tree, &target, &staging.path().join("replaced"))?;
         Ok(environment)
+    }
+
+    /// The program and, for those who start it themselves, the value of `PYTHONPATH` that goes with it.
+    pub(crate) fn program(&self) -> (&str, Option<&Path>) {
+        (&self.program, self.packages.as_deref())
     }
 
     /// Python in a state that the user's own packages and settings do not reach.
@@ -103,7 +144,7 @@ impl Environment {
 
     /// Why the packages cannot be imported.
     fn fault(&self) -> Option<String> {
-        let output = self.command(Threads::One).args(["-W", "ignore", "-c", IMPORTS]).output();
+        let output = self.command(Threads::One).args(["-W", "ignore", "-c", self.imports]).output();
         match output {
             Ok(output) if output.status.success() => None,
             Ok(output) => {
@@ -125,7 +166,6 @@ fn contents(wanted: &str, python: &Python) -> String {
 }
 
 fn install(children: &Children, python: &Python, list: &Path, tree: &Path) -> Result<()> {
-    eprintln!("installing the references (about 3 GB to download, 6 GB on disk, once a user)");
     let mut pip = Command::new(&python.program);
     pip.args(["-m", "pip", "install", "--no-input", "--disable-pip-version-check"])
         .args(["--no-cache-dir", "--only-binary", "torch,jaxlib,numpy,safetensors", "--target"])
@@ -150,7 +190,9 @@ mod tests {
         // `-s` and an empty folder hide what this machine may have.
         let dir = tempfile::tempdir().unwrap();
         let python = Python::find().unwrap();
-        let empty = Environment { program: python.program, packages: Some(dir.path().into()) };
+        let imports = REFERENCES.imports;
+        let packages = Some(dir.path().into());
+        let empty = Environment { program: python.program, packages, imports };
         if let Some(words) = empty.fault() {
             assert!(words.contains("No module named"), "{words}");
         }
@@ -163,7 +205,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let python = Python::find().unwrap();
         let packages = Some(dir.path().to_path_buf());
-        let environment = Environment { program: python.program.clone(), packages };
+        let imports = REFERENCES.imports;
+        let environment = Environment { program: python.program.clone(), packages, imports };
         assert!(!environment.is_ready(dir.path(), "torch", &python));
         fs::write(dir.path().join(STAMP), contents("torch==1", &python)).unwrap();
         assert!(!environment.is_ready(dir.path(), "torch", &python), "another version");

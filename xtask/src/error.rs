@@ -101,10 +101,10 @@ pub(crate) enum Error {
     )]
     BundleTooLarge { bytes: u64, limit: u64 },
 
-    #[error("the references could not be installed with {python}; pip's words are above")]
+    #[error("the packages could not be installed with {python}; pip's words are above")]
     ParityInstall { python: String },
 
-    #[error("the references were installed, but do not start: {words}")]
+    #[error("the packages were installed, but do not start: {words}")]
     ParityPackages { words: String },
 
     #[error("`{program}` does not have the references: {words}")]

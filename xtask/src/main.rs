@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask setup | doctor | train | parity | bench | kernels | gpu | test`.
+//! The project's chores: `cargo xtask setup | doctor | train | parity | bench | tensorboard | kernels | gpu | test`.
 
 mod artifact;
 mod bench;
@@ -14,6 +14,7 @@ mod parity;
 mod python;
 mod setup;
 mod table;
+mod tensorboard;
 mod test;
 mod train;
 mod workspace;
@@ -42,6 +43,8 @@ enum Task {
     Parity(parity::Options),
     /// Measure the speed on the CPU beside the peers and the machine's limits
     Bench(bench::Options),
+    /// Let TensorBoard's own package read what training writes for it, and compare
+    Tensorboard,
     /// Compile the CUDA kernels to PTX and say what they take of a GPU; no GPU is needed
     Kernels(kernels::Options),
     /// What a machine with a GPU is to run: tests, benches, peers
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Task::Train(options) => train::run(&workspace, &options),
         Task::Parity(options) => parity::run(&workspace, &options),
         Task::Bench(options) => bench::run(&workspace, &options),
+        Task::Tensorboard => tensorboard::run(&workspace),
         Task::Kernels(options) => kernels::run(&workspace, &options),
         Task::Gpu(options) => gpu::run(&workspace, &options),
         Task::Test(options) => test::run(&workspace, &options),

@@ -127,6 +127,7 @@ fn a_whole_split_is_evaluated_in_windows_or_with_the_state() {
     assert!((carried - single).abs() < 2e-4 && error.is_nan(), "{carried} {single}");
     let [strided, _] = eval(&["--stride", "16"]);
     assert!([windows, strided].iter().all(|bpc| (bpc - carried).abs() < 0.5));
+    refused(&[&head[..], &["--positions", "positions.gif"]].concat(), &["positions.gif", ".png"]);
     refused(&[&head[..], &["--stride", "64"]].concat(), &["--stride 64", "--seq-len 32"]);
 }
 
@@ -179,6 +180,14 @@ fn runs_are_listed_and_drawn_together() {
         let axis = if by == "time" { "seconds" } else { by };
         assert!(svg.contains(axis) && svg.contains("run training"), "{svg}");
     }
+    let pixels = folder.path().join("both.png");
+    gateloop(&["plot", &run, "-o", &pixels.display().to_string()]).assert().success();
+    assert!(fs::read(&pixels).unwrap().starts_with(b"\x89PNG"));
+    let gates = folder.path().join("gates.svg").display().to_string();
+    gateloop(&["plot", "--gates", &run, "-o", &gates]).assert().success().stdout(contains(&gates));
+    assert!(fs::read_to_string(&gates).unwrap().contains("layers.1.mixer"));
+    refused(&["plot", "--gates", &run, &metrics, "-o", &gates], &["--gates", "2 are given"]);
+    refused(&["plot", &run, "-o", "loss.pdf"], &["loss.pdf", ".svg", ".png"]);
     let parent = workspace().display().to_string();
     let listed = gateloop(&["runs", &parent, &run]).assert().success();
     let listed = String::from_utf8_lossy(&listed.get_output().stdout).into_owned();
@@ -190,6 +199,14 @@ fn runs_are_listed_and_drawn_together() {
     let empty = folder.path().display().to_string();
     failed(&["runs", &empty], &[&empty, "no run"]);
     failed(&["plot", &format!("{empty}/none.jsonl")], &["none.jsonl"]);
+}
+
+#[test]
+fn a_view_without_a_terminal_is_refused_before_anything_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    refused(&["train", "--tui", "--out", &out.display().to_string()], &["--tui", "terminal"]);
+    assert!(!out.exists());
 }
 
 #[test]

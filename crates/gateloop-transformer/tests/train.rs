@@ -63,10 +63,61 @@ fn a_run_leaves_what_it_should() -> TestResult {
         assert_eq!(record.values.contains_key("valid/bpc"), record.step % 3 == 0);
     }
     assert_eq!(records[5].values["valid/bpc"], summary.valid_bpc.unwrap());
-    assert!(fs::read_to_string(run.join("loss.svg"))?.contains("<svg"));
+    for picture in ["loss.svg", "gates.svg"] {
+        assert!(fs::read_to_string(run.join(picture))?.contains("<svg"));
+        assert!(fs::read(run.join(picture).with_extension("png"))?.starts_with(b"\x89PNG"));
+    }
     assert!(run.join("checkpoints/step-00000006.safetensors").is_file());
     let sample = fs::read_to_string(run.join("samples/step-00000006.txt"))?;
     assert_eq!(sample.chars().count(), 128 + 20, "{sample}");
+    Ok(())
+}
+
+#[test]
+fn norms_and_gates_are_recorded_when_due_and_change_nothing() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let (run, plain) = (folder.path().join("run"), folder.path().join("plain"));
+    let layers = "model.layers=[\"gate_loop\", \"simple_gate_loop\", \"attention\"]";
+    let model = [layers, "model.depth=3", "model.dim_head=8", "model.heads=2"];
+    let with = |more: &[&str]| small_run(&[&model[..], more].concat());
+    train(&run, &with(&["train.norms_every=2", "train.gates_every=4", "train.clip_norm=0"]))?;
+    train(&plain, &with(&["train.norms_every=0", "train.gates_every=0", "train.clip_norm=0"]))?;
+    assert_eq!(everything(&run, 6), everything(&plain, 6));
+    assert_eq!(losses(&run), losses(&plain));
+
+    let records = metrics::read(run.join("metrics.jsonl"))?;
+    let due = |has: fn(&metrics::Record) -> bool| -> Vec<u64> {
+        records.iter().filter(|record| has(record)).map(|record| record.step).collect()
+    };
+    assert_eq!(due(|r| r.values.keys().any(|key| key.starts_with("norm/"))), [2, 4, 6]);
+    assert_eq!(due(|r| !r.counts.is_empty()), [4, 6]);
+    let last = &records[5];
+    let squares = |prefix: &str| -> f64 {
+        let all = last.values.iter().filter(|(key, _)| key.starts_with(prefix));
+        all.map(|(_, norm)| norm * norm).sum::<f64>().sqrt()
+    };
+    let close = |a: f64, b: f64| (a - b).abs() < 1e-5 * b;
+    assert!(close(squares("norm/grad/"), last.values["grad_norm"]));
+    // The parameters are those of the checkpoint of this step.
+    let checkpoint = checkpoint::open(&CheckpointFolder::of_run(&run).file(6))?.checkpoint;
+    let parameters = checkpoint.model(Device::Cpu)?.parameters();
+    let embedding: f64 = values(&parameters["token_emb.weight"]).iter().map(|x| x * x).sum();
+    assert!(close(last.values["norm/param/embedding"], embedding.sqrt()));
+    let parts = ["embedding", "layers.0.mixer", "layers.2.feed_forward", "logits"];
+    assert!(parts.iter().all(|part| last.values[&format!("norm/grad/{part}")] > 0.0));
+
+    // 2 windows of 33 bytes, 16 gates a layer; attention has none.
+    let gates: Vec<_> = last.counts.iter().map(|(key, n)| (key.as_str(), n.iter().sum())).collect();
+    let expected = ["gates/layers.0.mixer/log2_memory", "gates/layers.1.mixer/log2_memory"];
+    assert_eq!(gates, expected.map(|key| (key, 2 * 33 * 16_u64)));
+    let quantile = |name: &str| last.values[&format!("gates/layers.0.mixer/{name}")];
+    // |a| = sigmoid(|z|) is at least a half.
+    assert!(quantile("p10") >= 2.0 && quantile("p10") <= quantile("p50"));
+    assert!(quantile("p50") <= quantile("p90") && quantile("p90").is_finite());
+    let plain = metrics::read(plain.join("metrics.jsonl"))?;
+    let extra = |key: &String| key.starts_with("norm/") || key.starts_with("gates/");
+    assert!(plain.iter().all(|r| r.counts.is_empty() && !r.values.keys().any(extra)));
+    assert!(plain[0].values["memory_bytes"] > 1e7);
     Ok(())
 }
 
@@ -152,6 +203,9 @@ fn a_run_with_everything_on_is_bit_for_bit_the_one_that_was_interrupted() -> Tes
         let timeless = |record: &mut metrics::Record| {
             record.time_s = 0.0;
             record.values.remove("tokens_per_s");
+            let overhead = record.values.remove("overhead").unwrap();
+            assert!((0.0..1.0).contains(&overhead), "{overhead}");
+            record.values.remove("memory_bytes");
         };
         records.iter_mut().for_each(timeless);
         records

@@ -28,7 +28,7 @@ use self::plan::Selection;
 use self::results::Results;
 use self::workers::{Programs, Workers};
 use crate::child::Children;
-use crate::environment::Environment;
+use crate::environment::{Environment, REFERENCES};
 use crate::error::{Error, Result};
 use crate::setup;
 use crate::workspace::{Workspace, cache_dir};
@@ -152,7 +152,7 @@ fn environment(
 ) -> Result<Environment> {
     match &options.python {
         Some(program) => Environment::given(program),
-        None => Environment::ensure(children, workspace, &cache_dir()?),
+        None => Environment::ensure(&REFERENCES, children, workspace, &cache_dir()?),
     }
 }
 

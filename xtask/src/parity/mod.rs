@@ -17,7 +17,7 @@ use serde_json::Value;
 use self::outcome::Outcome;
 use self::programs::Programs;
 use crate::child::Children;
-use crate::environment::Environment;
+use crate::environment::{Environment, REFERENCES};
 use crate::error::{Error, Result};
 use crate::setup;
 use crate::workspace::{Workspace, cache_dir};
@@ -60,7 +60,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let children = Children::new()?;
     let python = match &options.python {
         Some(program) => Environment::given(program)?,
-        None => Environment::ensure(&children, workspace, &cache_dir()?)?,
+        None => Environment::ensure(&REFERENCES, &children, workspace, &cache_dir()?)?,
     };
     if options.write_fixtures {
         return fixtures::write(workspace, &children, &python);

@@ -175,6 +175,19 @@ impl GateLoop {
         Ok(self.run(input.into(), None, transition)?.0)
     }
 
+    /// ln|a| of every head at every token: how long the layer remembers what it reads.
+    ///
+    /// # Shapes
+    /// - `input`: [B, T, D], T >= 1; returns [B, T, H], never positive
+    pub fn log_gate_magnitude<'a>(&self, input: impl Into<LayerInput<'a>>) -> Result<Tensor> {
+        let input = input.into();
+        let (batch, seqlen) = sequence_dims(input.x, self.config.dim)?;
+        let z = widen(&input.project(&[&self.to_a])?.remove(0))?;
+        let z = z.f_view([batch, seqlen, self.heads, 2])?;
+        let transition = StateTransition::from_pre_activation(&z, self.config.transition)?;
+        Ok(transition.log_magnitude().shallow_clone())
+    }
+
     fn run(
         &self,
         input: LayerInput<'_>,

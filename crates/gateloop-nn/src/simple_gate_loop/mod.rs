@@ -109,15 +109,29 @@ impl SimpleGateLoop {
         self.config.dim
     }
 
-    fn run(&self, input: LayerInput<'_>, state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+    /// ln of the gate of every feature at every token: how long the layer remembers what it reads.
+    ///
+    /// # Shapes
+    /// - `input`: [B, T, D], T >= 1; returns [B, T, D], never positive
+    pub fn log_gate_magnitude<'a>(&self, input: impl Into<LayerInput<'a>>) -> Result<Tensor> {
+        let z = self.project(input.into())?.f_narrow(-1, 2 * self.config.dim, self.config.dim)?;
+        Ok(widen(&z)?.f_log_sigmoid()?)
+    }
+
+    /// q, kv and z side by side, [B, T, 3 D].
+    fn project(&self, input: LayerInput<'_>) -> Result<Tensor> {
         sequence_dims(input.x, self.config.dim)?;
         input.segments.map_or(Ok(()), |segments| segments.check(input.x))?;
         let maps = [&self.to_qkva];
-        let packed = match &self.norm {
+        let mut packed = match &self.norm {
             Some(norm) => LayerInput::normed(norm, &input.tensor()?).project(&maps)?,
             None => input.project(&maps)?,
-        }
-        .remove(0);
+        };
+        Ok(packed.remove(0))
+    }
+
+    fn run(&self, input: LayerInput<'_>, state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        let packed = self.project(input)?;
         if self.is_fused() && packed.device() == Device::Cpu {
             let (y, h_last) = self.run_fused(&packed, state, input.segments)?;
             return self.finish(y, h_last);

@@ -7,6 +7,7 @@ mod attention;
 mod causality;
 mod errors;
 mod formulas;
+mod gates;
 mod gradients;
 mod heinsen;
 mod parameters;

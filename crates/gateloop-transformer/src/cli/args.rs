@@ -27,7 +27,7 @@ pub struct Cli {
 pub enum Command {
     /// Train a model in a new run folder, or go on with a run.
     ///
-    /// The folder holds config.toml (resolved), metrics.jsonl, loss.svg, samples/ and checkpoints/.
+    /// The folder holds config.toml (resolved), metrics.jsonl, loss.svg, gates.svg, samples/ and checkpoints/.
     /// Ctrl-C finishes the step, writes a checkpoint and says how to go on; a second Ctrl-C stops
     /// at once.
     Train(TrainArgs),
@@ -37,7 +37,7 @@ pub enum Command {
     Eval(EvalArgs),
     /// Show a model: its configuration, its parameters by part, the size of its decoding state.
     Info(InfoArgs),
-    /// Draw the learning curves of runs into one picture.
+    /// Draw the learning curves of runs into one picture, or how long the gates of a run remember.
     Plot(PlotArgs),
     /// List runs: how far they are and their best validation.
     Runs(RunsArgs),
@@ -102,6 +102,7 @@ pub enum LayoutName {
 
 /// `gateloop train`
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub struct TrainArgs {
     /// Configuration (TOML). Without one: the reference's defaults; with --resume: the run's own.
     #[arg(long, value_name = "FILE")]
@@ -118,6 +119,10 @@ pub struct TrainArgs {
     /// Delete the run in --out first, if there is one.
     #[arg(long)]
     pub overwrite: bool,
+    /// Show the run on the whole screen: curves, figures, gates, the newest sample, the log. q stops it
+    /// as Ctrl-C does. Needs a terminal.
+    #[arg(long)]
+    pub tui: bool,
     /// Override a key of the configuration, as in train.steps=100; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
@@ -217,7 +222,7 @@ pub struct EvalArgs {
     /// [default: --seq-len, no overlap].
     #[arg(long, value_name = "N", requires = "whole", conflicts_with = "carry", value_parser = clap::value_parser!(u64).range(1..))]
     pub stride: Option<u64>,
-    /// With --whole: draw the mean by the place in the window. Does context help?
+    /// With --whole: draw the mean by the place in the window (.svg or .png). Does context help?
     #[arg(long, value_name = "FILE", requires = "whole", conflicts_with_all = ["carry", "stride"])]
     pub positions: Option<PathBuf>,
     /// Tokens of a window, which is also the longest context [default: train.seq_len].
@@ -249,9 +254,12 @@ pub struct PlotArgs {
     /// Run folders, or files of metrics.
     #[arg(value_name = "RUN", required = true)]
     pub runs: Vec<PathBuf>,
-    /// The picture to write.
-    #[arg(long, value_name = "FILE", default_value = "loss.svg")]
-    pub out: PathBuf,
+    /// The picture to write, .svg or .png [default: loss.svg, with --gates gates.svg].
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// How long the gates of each layer of one run remember, in place of its learning curve.
+    #[arg(long, conflicts_with = "by")]
+    pub gates: bool,
     /// What the curves are drawn against.
     #[arg(long, value_name = "AXIS", default_value = "step")]
     pub by: Axis,

@@ -89,6 +89,7 @@ impl CliError {
                 | ExchangeError::Extension { .. },
             )
             | Self::Generate(GenerateError::EmptyPrompt)
+            | Self::Metrics(MetricsError::PictureFormat { .. })
             | Self::Train(
                 TrainError::FolderExists { .. }
                 | TrainError::NotARun { .. }

@@ -11,6 +11,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tch::Device;
 
 pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
+    // Before an evaluation that takes minutes.
+    args.positions.as_deref().map(plot::Format::of).transpose()?;
     let checkpoint = open_checkpoint(&args.checkpoint)?;
     let text = checkpoint.config().to_toml()?;
     let origin = checkpoint.path().display().to_string();

@@ -7,11 +7,14 @@ mod eval;
 mod exchange;
 mod generate;
 mod info;
+mod log;
 mod logits;
+mod pace;
 mod plot;
 mod reporter;
 mod runs;
 mod train;
+mod tui;
 
 pub use args::{Cli, Command};
 pub use error::CliError;
@@ -66,7 +69,7 @@ fn start_log(verbose: u8) {
     let filter = EnvFilter::try_from_env("GATELOOP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| log::Writer)
         .without_time()
         .with_target(false)
         .init();

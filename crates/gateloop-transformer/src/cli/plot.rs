@@ -7,6 +7,10 @@ use crate::train::RunFolder;
 use std::path::{Path, PathBuf};
 
 pub(super) fn run(args: &PlotArgs) -> Result<(), CliError> {
+    let name = if args.gates { "gates.svg" } else { "loss.svg" };
+    let out = args.out.clone().unwrap_or_else(|| name.into());
+    // Before anything is read: it may be long.
+    plot::Format::of(&out)?;
     let records = args.runs.iter().map(|path| records(path)).collect::<Result<Vec<_>, _>>()?;
     let names = names(&args.runs);
     let runs: Vec<plot::Run<'_>> = names
@@ -18,8 +22,15 @@ pub(super) fn run(args: &PlotArgs) -> Result<(), CliError> {
         })
         .collect();
     let title = if let [name] = &names[..] { name.as_str() } else { "" };
-    plot::loss_curve(&runs, args.by, title, &args.out)?;
-    print_line(&args.out.display().to_string())
+    if !args.gates {
+        plot::loss_curve(&runs, args.by, title, &out)?;
+    } else if let [run] = &runs[..] {
+        plot::gate_memory(run.records, title, &out)?;
+    } else {
+        let problem = format!("--gates shows one run, and {} are given: name one", runs.len());
+        return Err(CliError::Usage(problem));
+    }
+    print_line(&out.display().to_string())
 }
 
 fn records(path: &Path) -> Result<Vec<Record>, CliError> {

@@ -1,16 +1,15 @@
 //! What a person sees of a run: a bar on a terminal, plain lines elsewhere; all on standard error.
 
+use super::pace::{Pace, clock};
 use crate::metrics::Record;
 use crate::train::{Observer, Tick};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
-use std::time::Instant;
 
 /// Shows a run.
 pub(super) struct Reporter {
     bar: Option<ProgressBar>,
-    started: Option<(Instant, u64)>,
-    last: Option<Tick>,
+    pace: Pace,
     valid_bpc: Option<f64>,
 }
 
@@ -28,7 +27,7 @@ impl Reporter {
             bar.reset_eta();
             bar
         });
-        Self { bar, started: None, last: None, valid_bpc: None }
+        Self { bar, pace: Pace::default(), valid_bpc: None }
     }
 
     /// Removes the bar, leaving its last state on the screen.
@@ -46,24 +45,13 @@ impl Reporter {
             }
         }
     }
-
-    /// Seconds a step, over this part of the run.
-    fn seconds_left(&self) -> Option<f64> {
-        let (begun, first_step) = self.started?;
-        let tick = self.last?;
-        let done = tick.step.checked_sub(first_step).filter(|done| *done > 0)?;
-        let per_step = begun.elapsed().as_secs_f64() / done as f64;
-        Some(per_step * tick.steps.saturating_sub(tick.step) as f64)
-    }
 }
 
 impl Observer for Reporter {
     fn tick(&mut self, tick: &Tick) {
-        let (begun, first_step) = *self.started.get_or_insert((Instant::now(), tick.step));
-        self.last = Some(*tick);
+        self.pace.tick(tick);
         if let Some(bar) = &self.bar {
-            let steps = tick.step - first_step;
-            let rate = (steps * tick.tokens) as f64 / begun.elapsed().as_secs_f64().max(1e-9);
+            let rate = self.pace.tokens_per_s().unwrap_or(0.0);
             let valid = self.valid_bpc.map(|bpc| format!("  valid {bpc:.3}")).unwrap_or_default();
             bar.set_message(format!(
                 "loss {:.3}  bpc {:.3}{valid}  {rate:.0} tokens/s",
@@ -84,8 +72,9 @@ impl Observer for Reporter {
             return;
         }
         let (loss, rate) = (value("train/loss"), value("tokens_per_s"));
-        let left = self.seconds_left().map(|s| format!("  {} left", clock(s))).unwrap_or_default();
-        let of = self.last.map(|tick| format!("/{}", tick.steps)).unwrap_or_default();
+        let left =
+            self.pace.seconds_left().map(|s| format!("  {} left", clock(s))).unwrap_or_default();
+        let of = self.pace.last().map(|tick| format!("/{}", tick.steps)).unwrap_or_default();
         self.print(&format!(
             "step {}{of}  loss {:.4}  bpc {:.4}  {:.0} tokens/s{left}{}",
             record.step,
@@ -102,16 +91,5 @@ impl Observer for Reporter {
 
     fn sample(&mut self, step: u64, text: &str) {
         self.print(&format!("--- sample at step {step} ---\n{text}\n---"));
-    }
-}
-
-/// Seconds as h:mm:ss or m:ss.
-fn clock(seconds: f64) -> String {
-    let seconds = seconds.round() as u64;
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    if hours > 0 {
-        format!("{hours}:{minutes:02}:{seconds:02}")
-    } else {
-        format!("{minutes}:{seconds:02}")
     }
 }

@@ -2,8 +2,10 @@
 
 use super::args::TrainArgs;
 use super::reporter::Reporter;
-use super::{CliError, print_line};
+use super::tui::{self, Tui};
+use super::{CliError, log, print_line};
 use crate::config::Config;
+use crate::metrics;
 use crate::train::{
     ChangedData, ExistingFolder, Interrupt, Observer, Outcome, Run, RunFolder, Summary,
 };
@@ -11,6 +13,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
+    if args.tui {
+        tui::check_terminal()?;
+    }
     let out = args.out.clone().unwrap_or_else(|| default_folder(args.config.as_deref()));
     let config = config(args, &out)?;
     set_threads(config.train.threads);
@@ -25,14 +30,28 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
         let existing = if args.overwrite { ExistingFolder::Replace } else { ExistingFolder::Keep };
         Run::start(&out, &config, existing)?
     };
-    let mut reporter = Reporter::new(run.steps_done(), config.train.steps);
-    notes.0.iter().for_each(|note| reporter.note(note));
-    reporter.note(&introduction(&run, &config));
-
     let interrupt = Interrupt::default();
-    stop_on_signals(&interrupt);
-    let result = run.train(&mut reporter, &interrupt);
-    reporter.finish();
+    let introduction = introduction(&run, &config);
+    let introduced = |observer: &mut dyn Observer| {
+        notes.0.iter().for_each(|note| observer.note(note));
+        observer.note(&introduction);
+    };
+    stop_on_signals(&interrupt, args.tui);
+    let steps = (run.steps_done(), config.train.steps);
+    let result = if args.tui {
+        let earlier = metrics::read(run.folder().metrics())?;
+        let mut view = Tui::new(out.display().to_string(), steps, &earlier, &interrupt)?;
+        introduced(&mut view);
+        let result = run.train(&mut view, &interrupt);
+        view.finish();
+        result
+    } else {
+        let mut reporter = Reporter::new(steps.0, steps.1);
+        introduced(&mut reporter);
+        let result = run.train(&mut reporter, &interrupt);
+        reporter.finish();
+        result
+    };
     match result {
         Ok(summary) => conclude(&run, &summary),
         Err(error) => {
@@ -80,16 +99,16 @@ fn introduction(run: &Run, config: &Config) -> String {
 }
 
 /// The first signal ends the run after its step, a second one ends the program.
-fn stop_on_signals(interrupt: &Interrupt) {
+fn stop_on_signals(interrupt: &Interrupt, has_the_screen: bool) {
     let interrupt = interrupt.clone();
     let installed = ctrlc::set_handler(move || {
         if interrupt.request() {
+            if has_the_screen {
+                tui::give_back();
+            }
             std::process::exit(130);
         }
-        let _ = writeln!(
-            std::io::stderr(),
-            "\nfinishing this step and writing a checkpoint; once more stops at once"
-        );
+        log::say("\nfinishing this step and writing a checkpoint; once more stops at once");
     });
     if let Err(error) = installed {
         tracing::warn!(

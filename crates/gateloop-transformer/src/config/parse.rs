@@ -65,6 +65,8 @@ pub(super) const SECTIONS: [(&str, &[&str]); 4] = [
             "ema_decay",
             "seed",
             "log_every",
+            "norms_every",
+            "gates_every",
             "validate_every",
             "validate_windows",
             "checkpoint_every",

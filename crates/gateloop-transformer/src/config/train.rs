@@ -60,6 +60,11 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Steps between records of the training loss.
     pub log_every: u64,
+    /// Steps between records of the norms of parameters and gradients, part by part of the model.
+    pub norms_every: u64,
+    /// Steps between measurements of how long the gates remember, on the first `batch_size` windows of the
+    /// validation: without validations (`validate_every = 0`) there are none.
+    pub gates_every: u64,
     /// Steps between validations.
     pub validate_every: u64,
     /// Fixed windows that a validation covers.
@@ -105,6 +110,8 @@ impl Default for TrainConfig {
             ema_decay: 0.0,
             seed: 42,
             log_every: 10,
+            norms_every: 100,
+            gates_every: 100,
             validate_every: 100,
             validate_windows: 32,
             checkpoint_every: 1_000,
@@ -141,6 +148,8 @@ impl TrainConfig {
         positive("train.validate_windows", self.validate_windows)?;
         count("train.warmup_steps", self.warmup_steps)?;
         count("train.log_every", self.log_every)?;
+        count("train.norms_every", self.norms_every)?;
+        count("train.gates_every", self.gates_every)?;
         count("train.validate_every", self.validate_every)?;
         count("train.checkpoint_every", self.checkpoint_every)?;
         count("train.sample_every", self.sample_every)?;

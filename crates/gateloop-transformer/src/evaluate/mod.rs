@@ -11,8 +11,8 @@ pub use validate::{Validation, validate};
 use crate::config::LossOn;
 use crate::data::{Batch, Tokens};
 use crate::model::{Model, ModelError};
-pub(crate) use predict::segments;
 use predict::{Predictions, Rows};
+pub(crate) use predict::{ids, segments};
 use tally::Tally;
 
 /// What a prediction knows of the text before it.

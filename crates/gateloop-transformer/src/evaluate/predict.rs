@@ -44,9 +44,7 @@ impl Rows {
         state: Option<&mut DecodeState>,
     ) -> Result<Self, ModelError> {
         let len = batch.window_len.saturating_sub(1);
-        let ids = Tensor::f_from_slice(&batch.ids)?
-            .f_view([batch.batch as i64, batch.window_len as i64])?
-            .f_to_device(model.device())?;
+        let ids = ids(batch, model.device())?;
         let inputs = ids.f_narrow(1, 0, len as i64)?;
         let segments = segments(batch, model.device())?;
         let logits = match (state, &segments) {
@@ -87,6 +85,12 @@ impl Rows {
             f(&Predictions { losses, counts, answers });
         }
     }
+}
+
+/// The ids of a batch, Int64 [batch, `window_len`].
+pub(crate) fn ids(batch: &Batch, device: Device) -> Result<Tensor, ModelError> {
+    let dims = [batch.batch as i64, batch.window_len as i64];
+    Ok(Tensor::f_from_slice(&batch.ids)?.f_view(dims)?.f_to_device(device)?)
 }
 
 /// The documents that begin inside the inputs of a batch, [batch, `window_len` - 1]; `None` if that makes no difference.

@@ -32,6 +32,18 @@ pub enum MetricsError {
         /// The picture that was asked for.
         path: PathBuf,
     },
+    /// Gates were asked for of records that hold none.
+    #[error("nothing to draw in {}: no record has a histogram of gates; train a model with gate loops, and train.gates_every and train.validate_every above 0", path.display())]
+    NoGates {
+        /// The picture that was asked for.
+        path: PathBuf,
+    },
+    /// The extension of a picture's name says nothing that is known.
+    #[error("cannot tell what picture `{}` is to be: let its name end in .svg or .png", path.display())]
+    PictureFormat {
+        /// The picture that was asked for.
+        path: PathBuf,
+    },
     /// The picture could not be drawn.
     #[error("cannot draw {}: {message}", path.display())]
     Draw {

@@ -1,6 +1,7 @@
-//! What a run writes down: one JSON object a line, and a picture of the learning curve.
+//! What a run writes down: one JSON object a line, and pictures of it.
 
 mod error;
+pub mod memory;
 pub mod plot;
 mod record;
 mod tensorboard;

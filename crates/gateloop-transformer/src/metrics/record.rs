@@ -13,35 +13,76 @@ use super::MetricsError;
 /// `tokens_per_s` and whatever else a caller writes. A value that is not finite is written as
 /// `null`, as JSON has no word for it, and reads back as NaN.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Line", into = "Line")]
 pub struct Record {
     /// Optimiser steps done.
     pub step: u64,
     /// Seconds since the run began.
-    #[serde(deserialize_with = "null_is_nan")]
     pub time_s: f64,
     /// The quantities, under any keys but `step` and `time_s`.
-    #[serde(flatten, deserialize_with = "nulls_are_nan")]
     pub values: BTreeMap<String, f64>,
+    /// Histograms, as the counts of their bins, under keys that no quantity has. Those of a gate's memory end
+    /// with [`memory::HISTOGRAM`](super::memory::HISTOGRAM).
+    pub counts: BTreeMap<String, Vec<u64>>,
+}
+
+/// A record as it stands in the file: one flat object.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    step: u64,
+    #[serde(deserialize_with = "null_is_nan")]
+    time_s: f64,
+    #[serde(flatten)]
+    entries: BTreeMap<String, Entry>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number, null or an array of counts")]
+enum Entry {
+    Value(Option<f64>),
+    Counts(Vec<u64>),
+}
+
+impl From<Line> for Record {
+    fn from(line: Line) -> Self {
+        let mut record = Self::new(line.step, line.time_s);
+        for (key, entry) in line.entries {
+            match entry {
+                Entry::Value(value) => drop(record.values.insert(key, value.unwrap_or(f64::NAN))),
+                Entry::Counts(counts) => drop(record.counts.insert(key, counts)),
+            }
+        }
+        record
+    }
+}
+
+impl From<Record> for Line {
+    fn from(record: Record) -> Self {
+        let values = record.values.into_iter().map(|(key, value)| (key, Entry::Value(Some(value))));
+        let counts = record.counts.into_iter().map(|(key, counts)| (key, Entry::Counts(counts)));
+        Self { step: record.step, time_s: record.time_s, entries: values.chain(counts).collect() }
+    }
 }
 
 fn null_is_nan<'de, D: Deserializer<'de>>(input: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(input)?.unwrap_or(f64::NAN))
 }
 
-fn nulls_are_nan<'de, D: Deserializer<'de>>(input: D) -> Result<BTreeMap<String, f64>, D::Error> {
-    let values = BTreeMap::<String, Option<f64>>::deserialize(input)?;
-    Ok(values.into_iter().map(|(key, value)| (key, value.unwrap_or(f64::NAN))).collect())
-}
-
 impl Record {
     /// A record without quantities.
     pub fn new(step: u64, time_s: f64) -> Self {
-        Self { step, time_s, values: BTreeMap::new() }
+        Self { step, time_s, values: BTreeMap::new(), counts: BTreeMap::new() }
     }
 
     /// Adds a quantity.
     pub fn with(mut self, key: impl Into<String>, value: f64) -> Self {
         self.values.insert(key.into(), value);
+        self
+    }
+
+    /// Adds a histogram: the counts of its bins.
+    pub fn with_counts(mut self, key: impl Into<String>, counts: Vec<u64>) -> Self {
+        self.counts.insert(key.into(), counts);
         self
     }
 }

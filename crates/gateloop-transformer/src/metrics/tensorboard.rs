@@ -2,8 +2,9 @@
 //!
 //! A file is a sequence of records framed as TFRecord: the length (u64, little-endian), its masked CRC-32C, the
 //! data, and its masked CRC-32C. The data is a protocol buffer `tensorflow.Event` (tensorflow/core/util/event.proto,
-//! tensorflow/core/framework/summary.proto), of which four fields are needed.
+//! tensorflow/core/framework/summary.proto), of which a few fields are needed.
 
+use super::memory::{filled, lower_edge};
 use super::{MetricsError, Record};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -43,13 +44,17 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Writes one record: a scalar for each of its quantities.
+    /// Writes one record: a scalar for each of its quantities, a histogram for each of its counts that is not empty.
     pub fn write(&mut self, record: &Record) -> Result<(), MetricsError> {
         let values = record.values.iter().map(|(key, &value)| {
             let scalar = [bytes_field(1, key.as_bytes()), fixed32_field(2, value as f32)].concat();
             bytes_field(1, &scalar)
         });
-        let summary: Vec<u8> = values.flatten().collect();
+        let histograms = record.counts.iter().filter_map(|(key, counts)| {
+            let histogram = bytes_field(5, &histogram(counts)?);
+            Some(bytes_field(1, &[bytes_field(1, key.as_bytes()), histogram].concat()))
+        });
+        let summary: Vec<u8> = values.chain(histograms).flatten().collect();
         let event = [
             fixed64_field(1, self.began + record.time_s),
             varint_field(2, record.step),
@@ -65,6 +70,31 @@ impl EventWriter {
             source,
         })
     }
+}
+
+/// A `HistogramProto` of a gate's memory in log2 of tokens: the bins from the first to the last that holds something.
+///
+/// The sums are those of the bins' middles.
+fn histogram(counts: &[u64]) -> Option<Vec<u8>> {
+    let (start, end) = filled(counts)?;
+    let bins = || (start..end).map(|bin| (counts[bin] as f64, lower_edge(bin + 1)));
+    let sum = |of: fn(f64) -> f64| {
+        let middle = |bin| f64::midpoint(lower_edge(bin), lower_edge(bin + 1));
+        (start..end).map(|bin| counts[bin] as f64 * of(middle(bin))).sum::<f64>()
+    };
+    let packed = |numbers: Vec<f64>| numbers.into_iter().flat_map(f64::to_le_bytes).collect();
+    let limits: Vec<u8> = packed(bins().map(|(_, limit)| limit).collect());
+    let sizes: Vec<u8> = packed(bins().map(|(count, _)| count).collect());
+    let fields = [
+        fixed64_field(1, lower_edge(start)),
+        fixed64_field(2, lower_edge(end)),
+        fixed64_field(3, bins().map(|(count, _)| count).sum()),
+        fixed64_field(4, sum(|x| x)),
+        fixed64_field(5, sum(|x| x * x)),
+        bytes_field(6, &limits),
+        bytes_field(7, &sizes),
+    ];
+    Some(fields.concat())
 }
 
 fn framed(data: &[u8]) -> Vec<u8> {
@@ -127,6 +157,22 @@ mod tests {
         assert_eq!(varint(u64::MAX).len(), 10);
         assert_eq!(bytes_field(1, b"ab"), [0x0a, 2, b'a', b'b']);
         assert_eq!(fixed32_field(2, 1.0), [0x15, 0, 0, 0x80, 0x3f]);
+    }
+
+    #[test]
+    fn a_histogram_has_the_bins_that_are_filled() {
+        let bytes = histogram(&[0, 0, 3, 0, 1]).unwrap();
+        let numbers = |bytes: &[u8]| -> Vec<f64> {
+            bytes.chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
+        };
+        let scalars: Vec<f64> =
+            (0..5).flat_map(|n| numbers(&bytes[9 * n + 1..9 * n + 9])).collect();
+        assert_eq!(scalars, [1.0, 2.5, 4.0, 3.75 + 2.25, 3.0 * 1.5625 + 5.0625]);
+        assert_eq!(bytes[45..47], [6 << 3 | 2, 24]);
+        assert_eq!(numbers(&bytes[47..71]), [1.5, 2.0, 2.5]);
+        assert_eq!(bytes[71..73], [7 << 3 | 2, 24]);
+        assert_eq!(numbers(&bytes[73..]), [3.0, 0.0, 1.0]);
+        assert!(histogram(&[0, 0]).is_none());
     }
 
     #[test]

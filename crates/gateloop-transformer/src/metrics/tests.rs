@@ -54,6 +54,25 @@ fn values_that_are_not_finite_are_null_and_come_back_as_nan() {
 }
 
 #[test]
+fn histograms_are_arrays_beside_the_quantities() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("metrics.jsonl");
+    let with = record(10).with_counts("gates/layers.0.mixer/log2_memory", vec![0, 3, 1]);
+    let mut writer = MetricsWriter::create(&path).unwrap();
+    writer.write(&with).unwrap();
+    writer.write(&record(20)).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(
+        text.lines().next().unwrap(),
+        r#"{"step":10,"time_s":5.0,"gates/layers.0.mixer/log2_memory":[0,3,1],"lr":0.001,"train/loss":0.2}"#
+    );
+    assert_eq!(read(&path).unwrap(), [with, record(20)]);
+    add(&path, b"{\"step\":30,\"time_s\":1.0,\"gates\":[0.5]}\n");
+    let error = read(&path).unwrap_err().to_string();
+    assert!(error.contains("metrics.jsonl:3:") && error.contains("array of counts"), "{error}");
+}
+
+#[test]
 fn a_torn_last_line_is_left_out_and_written_over() {
     let (_folder, path) = written([1, 2]);
     add(&path, br#"{"step":3,"time_"#);
@@ -142,6 +161,40 @@ fn a_picture_has_title_axes_and_legend() {
     }
     assert!(svg.contains("a &lt;b&gt; &amp; c validation, last"));
     assert!(svg.len() < 200_000, "{}", svg.len());
+}
+
+#[test]
+fn a_name_that_ends_in_png_makes_pixels() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = run_of(200);
+    let draw = |name: &str, records: &[Record]| {
+        let path = folder.path().join(name);
+        loss_curve(&[Run { name: "", records }], Axis::Step, "title", &path).unwrap();
+        resvg::tiny_skia::Pixmap::decode_png(&fs::read(&path).unwrap()).unwrap()
+    };
+    let picture = draw("loss.PNG", &records);
+    assert_eq!((picture.width(), picture.height()), (1800, 1080));
+    // The blue of the training curve is there, and another run is another picture.
+    let blue = |pixel: &&resvg::tiny_skia::PremultipliedColorU8| {
+        (pixel.red(), pixel.green(), pixel.blue()) == (0, 114, 178)
+    };
+    assert!(picture.pixels().iter().filter(blue).count() > 500);
+    assert_ne!(draw("other.png", &run_of(100)).data(), picture.data());
+}
+
+#[test]
+fn a_picture_of_another_kind_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = run_of(3);
+    for name in ["loss.jpg", "loss", "png"] {
+        let path = folder.path().join(name);
+        let error =
+            loss_curve(&[Run { name: "", records: &records }], Axis::Step, "", &path).unwrap_err();
+        assert!(matches!(error, MetricsError::PictureFormat { .. }), "{error}");
+        let message = error.to_string();
+        assert!([name, ".svg", ".png"].iter().all(|part| message.contains(part)), "{message}");
+        assert!(!path.exists());
+    }
 }
 
 #[test]

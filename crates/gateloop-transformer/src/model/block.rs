@@ -52,10 +52,26 @@ impl Block {
         transition: TransitionMode,
         segments: Option<&Segments>,
     ) -> Result<Tensor, NnError> {
+        self.forward_watched(x, transition, segments, |_, _, _| Ok(()))
+    }
+
+    /// [`forward`](Self::forward), in which `watch` sees each mixer and what it is about to read, first `front`, if there is
+    /// one, and then `mixer`.
+    pub(super) fn forward_watched(
+        &self,
+        x: &Tensor,
+        transition: TransitionMode,
+        segments: Option<&Segments>,
+        mut watch: impl FnMut(&'static str, &Mixer, LayerInput<'_>) -> Result<(), NnError>,
+    ) -> Result<Tensor, NnError> {
+        let names = ["front", "mixer"];
         let mut x = x.shallow_clone();
-        for mixer in &self.mixers {
+        for (mixer, name) in self.mixers.iter().zip(&names[names.len() - self.mixers.len()..]) {
             let input = LayerInput::from(&x).with_segments(segments);
-            x = mixer.around(input, |mixer, input| mixer.forward_with(input, transition))?;
+            x = mixer.around(input, |mixer, input| {
+                watch(name, mixer, input)?;
+                mixer.forward_with(input, transition)
+            })?;
         }
         self.feed_forward.forward(&x)
     }

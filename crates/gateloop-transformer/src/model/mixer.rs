@@ -152,6 +152,18 @@ impl Mixer {
         }
     }
 
+    /// ln|a| of every gate at every token, [B, T, gates]; `None` for a kind that has no gates.
+    pub(super) fn log_gate_magnitude(
+        &self,
+        input: LayerInput<'_>,
+    ) -> Result<Option<Tensor>, NnError> {
+        Ok(match self {
+            Self::GateLoop(layer) => Some(layer.log_gate_magnitude(input)?),
+            Self::Attention(_) => None,
+            Self::SimpleGateLoop(layer) => Some(layer.log_gate_magnitude(input)?),
+        })
+    }
+
     /// A state from [`parts`](LayerState::parts); `None` if one is missing or cannot be one.
     pub(super) fn state(&self, part: impl Fn(&str) -> Option<Tensor>) -> Option<LayerState> {
         Some(match self {

@@ -2,6 +2,7 @@
 
 mod block;
 mod error;
+mod gates;
 mod mixer;
 mod quantize;
 

@@ -3,7 +3,7 @@
 use super::prefetch::Prefetch;
 use crate::config::LossOn;
 use crate::data::{Batch, SamplerState, StreamSampler, WindowSampler};
-use crate::evaluate::segments;
+use crate::evaluate::{ids, segments};
 use crate::model::{DecodeState, LossInput, Model, ModelError};
 use crate::weights::Tensors;
 use tch::Tensor;
@@ -98,10 +98,9 @@ impl Feed {
         drawn: &Drawn,
     ) -> Result<Tensor, ModelError> {
         let (batch, device) = (&drawn.batch, model.device());
-        let dims = [batch.batch as i64, batch.window_len as i64];
-        let windows = Tensor::f_from_slice(&batch.ids)?.f_view(dims)?.f_to_device(device)?;
+        let windows = ids(batch, device)?;
         let counts = drawn.counts.as_ref().map(|counts| -> Result<Tensor, ModelError> {
-            Ok(Tensor::f_from_slice(counts)?.f_view(dims)?.f_to_device(device)?)
+            Ok(Tensor::f_from_slice(counts)?.f_view_as(&windows)?.f_to_device(device)?)
         });
         let counts = counts.transpose()?;
         let segments = segments(batch, device)?;

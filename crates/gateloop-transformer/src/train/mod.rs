@@ -6,8 +6,11 @@
 mod ema;
 mod error;
 mod feed;
+mod gates;
 mod interrupt;
 mod lock;
+mod memory;
+mod norms;
 mod observer;
 mod optimizer;
 mod prefetch;
@@ -18,7 +21,9 @@ mod trainer;
 
 pub use error::TrainError;
 pub use feed::Windows;
+pub use gates::{GateMemory, gate_memory};
 pub use interrupt::Interrupt;
+pub use norms::Norms;
 pub use observer::{Observer, Quiet, Tick};
 pub use optimizer::Optimizer;
 pub use run::{ChangedData, Outcome, Run, Summary};

@@ -67,10 +67,20 @@ impl Optimizer {
         foreach::clear_grads(&params)
     }
 
+    /// The gradients that there are, by the names of their parameters.
+    pub(super) fn gradients(&self) -> impl Iterator<Item = (&str, Tensor)> {
+        let named = self.slots.iter().map(|slot| (slot.name.as_str(), slot.param.grad()));
+        named.filter(|(_, grad)| grad.defined())
+    }
+
+    /// The parameters that are trained, by name.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = (&str, Tensor)> {
+        self.slots.iter().map(|slot| (slot.name.as_str(), slot.param.shallow_clone()))
+    }
+
     /// The norm of all gradients together, which are scaled down to `clip_norm` if it is above it.
     pub fn clip_gradients(&self) -> Result<f64, NnError> {
-        let grads: Vec<Tensor> =
-            self.slots.iter().map(|slot| slot.param.grad()).filter(Tensor::defined).collect();
+        let grads: Vec<Tensor> = self.gradients().map(|(_, grad)| grad).collect();
         let norm = foreach::total_norm(&grads)?;
         if self.clip_norm > 0.0 && norm > self.clip_norm {
             foreach::mul_(&grads, self.clip_norm / (norm + 1e-6))?;

@@ -1,7 +1,10 @@
 //! A run: steps, records, validations, checkpoints and samples, each at its interval.
 
 use super::ema::Ema;
+use super::gates::{GateMemory, gate_memory};
 use super::lock::FolderLock;
+use super::memory;
+use super::norms::Norms;
 use super::{ExistingFolder, Interrupt, Observer, RunFolder, Tick, TrainError, Trainer, Windows};
 use crate::checkpoint::{self, Best, Checkpoint, CheckpointError, RunProgress, TrainingState};
 use crate::config::{Config, LossOn, TrainConfig, WindowOrder};
@@ -15,6 +18,7 @@ use crate::vocabulary::Vocabulary;
 use std::f64::consts::LN_2;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use tch::Device;
 
 /// A run in its folder, ready to go.
 #[derive(Debug)]
@@ -56,7 +60,13 @@ struct SinceRecord {
     steps: u64,
     /// Time in training steps alone, so that validations do not count as slowness.
     seconds: f64,
+    /// Time of the model and the optimiser: in steps and in what was asked of them beside.
+    model_s: f64,
+    /// When it began; `None` before the first step.
+    begun: Option<Instant>,
     grad_norm: f64,
+    norms: Norms,
+    gates: Vec<GateMemory>,
 }
 
 /// How a run ended.
@@ -216,23 +226,31 @@ impl Run {
         let steps = self.config.train.steps;
         let mut validation = None;
         while self.trainer.step < steps && !interrupt.is_requested() {
-            self.one_step(observer)?;
-            let step = self.trainer.step;
+            let step = self.trainer.step + 1;
             let due = |every: u64| every > 0 && (step.is_multiple_of(every) || step == steps);
             let train = &self.config.train;
             let (log, validate) = (due(train.log_every), due(train.validate_every));
+            let (norms, gates) = (due(train.norms_every), due(train.gates_every));
             let (save, sample) = (due(train.checkpoint_every), due(train.sample_every));
+            self.one_step(norms, observer)?;
             if validate {
+                let begun = Instant::now();
                 validation = self.validate()?;
+                self.since_record.model_s += begun.elapsed().as_secs_f64();
             }
-            if log || validate {
+            if gates {
+                self.since_record.gates = self.measure_gates()?;
+            }
+            if log || validate || norms || gates {
                 self.record(validation.filter(|_| validate), observer)?;
             }
-            if validate {
+            if validate || gates {
                 self.plot()?;
             }
             if sample {
+                let begun = Instant::now();
                 self.sample(observer)?;
+                self.since_record.model_s += begun.elapsed().as_secs_f64();
             }
             if save {
                 self.save()?;
@@ -253,12 +271,20 @@ impl Run {
         })
     }
 
-    fn one_step(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    fn one_step(&mut self, norms: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let begun = Instant::now();
-        let report = self.trainer.train_step()?;
+        self.since_record.begun.get_or_insert(begun);
+        let report = if norms {
+            let (report, norms) = self.trainer.train_step_with_norms()?;
+            self.since_record.norms = norms;
+            report
+        } else {
+            self.trainer.train_step()?
+        };
         self.since_record.loss += report.loss;
         self.since_record.steps += 1;
         self.since_record.seconds += begun.elapsed().as_secs_f64();
+        self.since_record.model_s += report.model_s;
         self.since_record.grad_norm = report.grad_norm;
         observer.tick(&Tick {
             step: self.trainer.step,
@@ -280,12 +306,24 @@ impl Run {
         Ok(Some(validation))
     }
 
+    /// On the first windows of the validation, as many as are trained on at once.
+    fn measure_gates(&mut self) -> Result<Vec<GateMemory>, TrainError> {
+        let rows = self.config.train.batch_size;
+        let Some(windows) = self.valid_windows.as_ref().and_then(|all| all.chunks(rows).next())
+        else {
+            return Ok(Vec::new());
+        };
+        self.trainer.with_averages(|model| Ok(gate_memory(model, &windows)?))
+    }
+
     fn record(
         &mut self,
         validation: Option<Validation>,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
-        let since = std::mem::take(&mut self.since_record);
+        let next = SinceRecord { begun: Some(Instant::now()), ..SinceRecord::default() };
+        let since = std::mem::replace(&mut self.since_record, next);
+        let wall_s = since.begun.map_or(0.0, |begun| begun.elapsed().as_secs_f64());
         let tokens = since.steps * self.config.train.tokens_per_step();
         let loss = since.loss / since.steps as f64;
         let mut record = Record::new(self.trainer.step, self.time_s())
@@ -294,7 +332,8 @@ impl Run {
             .with("tokens", (self.trainer.step * self.config.train.tokens_per_step()) as f64)
             .with("lr", self.trainer.lr())
             .with("grad_norm", since.grad_norm)
-            .with("tokens_per_s", tokens as f64 / since.seconds);
+            .with("tokens_per_s", tokens as f64 / since.seconds)
+            .with("overhead", (1.0 - since.model_s / wall_s).max(0.0));
         if let Some(validation) = validation {
             let bpc = validation.bpc(self.bytes_per_token(Split::Valid));
             record = record.with("valid/bpc", bpc).with("valid/loss", validation.loss);
@@ -302,6 +341,12 @@ impl Run {
                 record = record.with("valid/accuracy", answers.of_tokens());
             }
         }
+        // What a GPU holds is not the process's own.
+        if let (Device::Cpu, Some(bytes)) = (self.model().device(), memory::peak_bytes()) {
+            record = record.with("memory_bytes", bytes as f64);
+        }
+        record.values.extend(since.norms.entries());
+        record = since.gates.into_iter().fold(record, |record, gates| gates.add_to(record));
         self.metrics.write(&record)?;
         if let Some(tensorboard) = &mut self.tensorboard {
             tensorboard.write(&record)?;
@@ -383,11 +428,21 @@ impl Run {
         let records = metrics::read(self.folder.metrics())?;
         let run = plot::Run { name: "", records: &records };
         let title = self.folder.path().display().to_string();
-        match plot::loss_curve(&[run], plot::Axis::Step, &title, self.folder.plot()) {
-            // A run of which nothing was recorded has no curve, and that is as was asked for.
-            Err(MetricsError::NothingToDraw { .. }) => Ok(()),
-            result => Ok(result?),
+        for extension in ["svg", "png"] {
+            let loss = self.folder.plot().with_extension(extension);
+            let gates = self.folder.gates_plot().with_extension(extension);
+            for drawn in [
+                plot::loss_curve(&[run], plot::Axis::Step, &title, loss),
+                plot::gate_memory(&records, &title, gates),
+            ] {
+                match drawn {
+                    // A run of which nothing was recorded has no picture, and that is as was asked for.
+                    Err(MetricsError::NothingToDraw { .. } | MetricsError::NoGates { .. }) => {}
+                    result => result?,
+                }
+            }
         }
+        Ok(())
     }
 
     fn time_s(&self) -> f64 {

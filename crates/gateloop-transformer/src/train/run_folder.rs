@@ -1,4 +1,4 @@
-//! The folder of a run: `config.toml`, `metrics.jsonl`, `checkpoints/`, `loss.svg`, `samples/`.
+//! The folder of a run: `config.toml`, `metrics.jsonl`, `checkpoints/`, `samples/`, pictures.
 
 use super::TrainError;
 use super::lock::{self, FolderLock};
@@ -90,9 +90,14 @@ impl RunFolder {
         self.0.join("metrics.jsonl")
     }
 
-    /// The loss curve.
+    /// The loss curve; beside it is `loss.png`.
     pub fn plot(&self) -> PathBuf {
         self.0.join("loss.svg")
+    }
+
+    /// How long the gates remember; beside it is `gates.png`.
+    pub fn gates_plot(&self) -> PathBuf {
+        self.0.join("gates.svg")
     }
 
     /// The event files of TensorBoard.
@@ -125,12 +130,15 @@ pub(super) fn io_error(action: &'static str, path: &Path, source: io::Error) -> 
 }
 
 /// What a run makes in its folder.
-const CONTENTS: [&str; 7] = [
+const CONTENTS: [&str; 10] = [
     "config.toml",
     "metrics.jsonl",
     "checkpoints",
     "samples",
     "loss.svg",
+    "loss.png",
+    "gates.svg",
+    "gates.png",
     "tensorboard",
     lock::FILE,
 ];

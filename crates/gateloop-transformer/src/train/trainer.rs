@@ -2,6 +2,7 @@
 
 use super::ema::Ema;
 use super::feed::{Feed, Windows};
+use super::norms::{Norms, by_part};
 use super::{Optimizer, TrainError, schedule};
 use crate::config::{LossOn, TrainConfig};
 use crate::data::Batch;
@@ -10,6 +11,7 @@ use crate::evaluate::validate;
 use crate::model::{Model, ModelError};
 use gateloop_nn::Autocast;
 use std::f64::consts::LN_2;
+use std::time::{Duration, Instant};
 
 /// A model, its optimiser and its stream of data.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct StepReport {
     pub loss: f64,
     /// The norm of the gradient, before clipping.
     pub grad_norm: f64,
+    /// Seconds of the model's and the optimiser's work, without waiting for data and without measuring norms.
+    pub model_s: f64,
 }
 
 impl Trainer {
@@ -90,8 +94,19 @@ impl Trainer {
     /// A loss or a gradient that is not finite is an error, and nothing is updated: the parameters
     /// stay those of the step before.
     pub fn train_step(&mut self) -> Result<StepReport, TrainError> {
-        self.optimizer.clear_gradients().map_err(ModelError::from)?;
+        self.update(None)
+    }
+
+    /// [`train_step`](Self::train_step), which also measures every part of the model. The update is the same.
+    pub fn train_step_with_norms(&mut self) -> Result<(StepReport, Norms), TrainError> {
+        let mut norms = Norms::default();
+        Ok((self.update(Some(&mut norms))?, norms))
+    }
+
+    fn update(&mut self, mut norms: Option<&mut Norms>) -> Result<StepReport, TrainError> {
         let drawn = self.feed.draw(self.config.grad_accum);
+        let (begun, mut measuring) = (Instant::now(), Duration::ZERO);
+        self.optimizer.clear_gradients().map_err(ModelError::from)?;
         let targets: usize = drawn.iter().map(|drawn| drawn.targets).sum();
         let mut loss = 0.0;
         for (micro, drawn) in drawn.iter().enumerate() {
@@ -105,6 +120,11 @@ impl Trainer {
             micro.f_backward().map_err(ModelError::from)?;
             loss += micro.f_double_value(&[]).map_err(ModelError::from)?;
         }
+        if let Some(norms) = &mut norms {
+            let begun = Instant::now();
+            norms.grad = by_part(self.optimizer.gradients()).map_err(ModelError::from)?;
+            measuring = begun.elapsed();
+        }
         let grad_norm = self.optimizer.clip_gradients().map_err(ModelError::from)?;
         let lr = schedule::lr(&self.config, self.step);
         if !(loss.is_finite() && grad_norm.is_finite()) {
@@ -116,7 +136,11 @@ impl Trainer {
         if let Some(ema) = &mut self.ema {
             ema.update(self.step).map_err(ModelError::from)?;
         }
-        Ok(StepReport { loss, grad_norm })
+        let model_s = (begun.elapsed() - measuring).as_secs_f64();
+        if let Some(norms) = norms {
+            norms.param = by_part(self.optimizer.parameters()).map_err(ModelError::from)?;
+        }
+        Ok(StepReport { loss, grad_norm, model_s })
     }
 }
 

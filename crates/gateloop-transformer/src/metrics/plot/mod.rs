@@ -1,14 +1,20 @@
-//! The learning curve of one or several runs as an SVG file.
+//! The learning curve of one or several runs, and more, as SVG and PNG files.
+//!
+//! Every picture is drawn once, as SVG; where the file's name ends in `.png`, that is made into pixels.
 
 mod curve;
 mod draw;
+mod format;
+mod gates;
 mod position;
+mod raster;
 
 use std::path::Path;
 
 use super::{MetricsError, Record};
 use crate::atomic;
 use curve::Curve;
+pub use format::Format;
 
 /// The records of one run, under the name that the legend gives it.
 #[derive(Clone, Copy, Debug)]
@@ -80,9 +86,30 @@ pub fn by_position(
     write(path.as_ref(), position::svg(by_position, unit, title))
 }
 
+/// Draws how long the gates of every layer remember: the newest measurement in `records`, over an outline of the first.
+///
+/// A row is a layer, the horizontal axis the memory 1 / (1 - |a|) in tokens, the height the share of gates. It is an error
+/// if there is no measurement.
+pub fn gate_memory(
+    records: &[Record],
+    title: &str,
+    path: impl AsRef<Path>,
+) -> Result<(), MetricsError> {
+    let path = path.as_ref();
+    match gates::Measurements::of(records) {
+        Some(measured) => write(path, gates::svg(&measured, title)),
+        None => Err(MetricsError::NoGates { path: path.to_owned() }),
+    }
+}
+
 fn write(path: &Path, svg: Result<String, String>) -> Result<(), MetricsError> {
-    let svg = svg.map_err(|message| MetricsError::Draw { path: path.to_owned(), message })?;
-    atomic::write(path, svg.as_bytes()).map_err(|source| MetricsError::Io {
+    let format = Format::of(path)?;
+    let bytes = svg.and_then(|svg| match format {
+        Format::Svg => Ok(svg.into_bytes()),
+        Format::Png => raster::png(&svg),
+    });
+    let bytes = bytes.map_err(|message| MetricsError::Draw { path: path.to_owned(), message })?;
+    atomic::write(path, &bytes).map_err(|source| MetricsError::Io {
         action: "write the picture of",
         path: path.to_owned(),
         source,
