@@ -1,5 +1,8 @@
 """Trains the PyTorch reference as a configuration of ours says, and records it as a run of ours.
 
+    pip install torch==2.11.0 gateloop-transformer==0.2.5 numpy
+    python xtask/parity/curve.py --config configs/quick.toml --enwik8 path/to/enwik8 --out runs/reference
+
 The run folder holds metrics.jsonl, so that `gateloop plot` draws it beside runs of `gateloop train`. Weights are the
 reference's own random ones, windows are drawn at random, validation windows are those of `gateloop train`.
 """
