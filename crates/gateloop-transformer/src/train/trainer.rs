@@ -136,7 +136,7 @@ impl Trainer {
         if let Some(ema) = &mut self.ema {
             ema.update(self.step).map_err(ModelError::from)?;
         }
-        let model_s = (begun.elapsed() - measuring).as_secs_f64();
+        let model_s = begun.elapsed().saturating_sub(measuring).as_secs_f64();
         if let Some(norms) = norms {
             norms.param = by_part(self.optimizer.parameters()).map_err(ModelError::from)?;
         }
