@@ -182,6 +182,12 @@ fn runs_are_listed_and_drawn_together() {
     }
     let pixels = folder.path().join("both.png");
     gateloop(&["plot", &run, "-o", &pixels.display().to_string()]).assert().success();
+    // Records of another program are enough.
+    let records = folder.path().join("records");
+    fs::create_dir(&records).unwrap();
+    fs::copy(&metrics, records.join("metrics.jsonl")).unwrap();
+    let records = records.display().to_string();
+    gateloop(&["plot", &run, &records, "-o", &picture]).assert().success();
     assert!(fs::read(&pixels).unwrap().starts_with(b"\x89PNG"));
     let gates = folder.path().join("gates.svg").display().to_string();
     gateloop(&["plot", "--gates", &run, "-o", &gates]).assert().success().stdout(contains(&gates));
@@ -199,6 +205,7 @@ fn runs_are_listed_and_drawn_together() {
     let empty = folder.path().display().to_string();
     failed(&["runs", &empty], &[&empty, "no run"]);
     failed(&["plot", &format!("{empty}/none.jsonl")], &["none.jsonl"]);
+    failed(&["plot", &empty], &["metrics.jsonl"]);
 }
 
 #[test]

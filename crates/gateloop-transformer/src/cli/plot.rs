@@ -34,11 +34,9 @@ pub(super) fn run(args: &PlotArgs) -> Result<(), CliError> {
 }
 
 fn records(path: &Path) -> Result<Vec<Record>, CliError> {
-    Ok(if path.is_dir() {
-        metrics::read(RunFolder::existing(path)?.metrics())?
-    } else {
-        metrics::read(path)?
-    })
+    // Records are enough, whoever wrote them.
+    let file = if path.is_dir() { path.join(RunFolder::METRICS) } else { path.to_owned() };
+    Ok(metrics::read(file)?)
 }
 
 /// The last part of each path; all of it, where two end alike.

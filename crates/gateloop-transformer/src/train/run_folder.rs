@@ -24,6 +24,9 @@ pub enum ExistingFolder {
 pub struct RunFolder(PathBuf);
 
 impl RunFolder {
+    /// The name of the file of records.
+    pub const METRICS: &str = "metrics.jsonl";
+
     /// Makes a new folder with the resolved configuration in it. An empty folder may be there.
     pub fn create(
         path: &Path,
@@ -87,7 +90,7 @@ impl RunFolder {
 
     /// The records, one JSON object a line.
     pub fn metrics(&self) -> PathBuf {
-        self.0.join("metrics.jsonl")
+        self.0.join(Self::METRICS)
     }
 
     /// The loss curve; beside it is `loss.png`.
