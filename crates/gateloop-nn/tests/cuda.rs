@@ -4,7 +4,8 @@
 use gateloop_nn::cuda::open;
 use gateloop_nn::gate_loop::TransitionMode;
 use gateloop_nn::{
-    Autocast, GateLoopConfig, ScanOptions, SequenceLayer, SimpleGateLoopConfig, scan, scan_with,
+    AttentionConfig, Autocast, GateLoopConfig, LayerInput, ScanOptions, Segments, SequenceLayer,
+    SimpleGateLoopConfig, scan, scan_with,
 };
 use tch::nn::VarStore;
 use tch::{Cuda, Device, Kind, Tensor};
@@ -228,4 +229,46 @@ fn threads_may_share_a_stream() {
             });
         }
     });
+}
+
+/// Output and gradient of x of a layer on packed sequences, on one device.
+fn packed<L: SequenceLayer>(
+    device: Device,
+    build: impl Fn(&VarStore) -> L,
+    x: &Tensor,
+    starts: &[bool],
+) -> [Tensor; 2] {
+    tch::manual_seed(1);
+    let mut vs = VarStore::new(Device::Cpu);
+    let layer = build(&vs);
+    vs.set_device(device);
+    let x = x.to_device(device).set_requires_grad(true);
+    let segments = Segments::new(starts, [x.size()[0], x.size()[1]], device).unwrap();
+    let y = layer.forward_of(LayerInput::from(&x).with_segments(Some(&segments))).unwrap();
+    y.square().sum(y.kind()).backward();
+    [y.detach(), x.grad()]
+}
+
+#[test]
+fn packed_sequences_are_those_of_the_cpu() {
+    fn check<L: SequenceLayer>(gpu: Device, what: &str, build: impl Fn(&VarStore) -> L) {
+        let x = Tensor::randn([2, 150, 64], (Kind::Float, Device::Cpu));
+        let starts: Vec<bool> = (0..300).map(|n| n % 150 == 1 || n % 71 == 3).collect();
+        let here = packed(Device::Cpu, &build, &x, &starts);
+        let there = packed(gpu, &build, &x, &starts);
+        for (name, (there, here)) in ["y", "dx"].into_iter().zip(there.iter().zip(&here)) {
+            assert!(distance(there, here) < 1e-4, "{what}, {name}: {:e}", distance(there, here));
+        }
+    }
+    let Some(gpu) = gpu() else { return };
+    for heads in [None, Some(4)] {
+        let config = GateLoopConfig { heads, ..GateLoopConfig::new(64) };
+        check(gpu, &format!("{config:?}"), |vs| config.init(&vs.root()).unwrap());
+    }
+    check(gpu, "simple", |vs| SimpleGateLoopConfig::new(64).init(&vs.root()).unwrap());
+    let attention = AttentionConfig { dim_head: 16, heads: 4, ..AttentionConfig::new(64) };
+    for window in [None, Some(20)] {
+        let config = AttentionConfig { window, ..attention.clone() };
+        check(gpu, &format!("{config:?}"), |vs| config.init(&vs.root()).unwrap());
+    }
 }
