@@ -24,8 +24,11 @@ pub trait SequenceLayer {
     /// - `x`: [B, T, D], T >= 1; returns [B, T, D]
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// [`forward`](Self::forward) of what may still have to be normed and may have sequences that begin inside. A layer that begins with affine maps
-    /// computes the normed x again in the backward pass, where the default keeps it.
+    /// [`forward`](Self::forward) of what may still have to be normed and may have sequences that begin inside. A layer
+    /// that begins with affine maps computes the normed x again in the backward pass, where the default keeps it.
+    ///
+    /// # Errors
+    /// [`NnError::Config`] for sequences that begin inside, if the layer knows none, as the default does not.
     ///
     /// # Shapes
     /// - `input`: [B, T, D], T >= 1; returns [B, T, D]

@@ -1,4 +1,4 @@
-//! Full causal attention, the mixer that GateLoop is compared and combined with.
+//! Causal attention, to everything or to a window, the mixer that GateLoop is compared and combined with.
 //!
 //! `y[i] = sum_{j<=i} w[i,j] v[j]`, where the weights are the softmax of the scores `q[i].k[j] / sqrt(d)`
 //! or the scores themselves; with rotary positions, with positions that depend on the data

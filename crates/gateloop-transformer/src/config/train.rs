@@ -26,8 +26,8 @@ pub struct TrainConfig {
     /// what was read before is known, and gradients end where a window begins. Needs sequential windows and layers
     /// whose state does not grow.
     pub carry_state: bool,
-    /// Compute each layer again in the backward pass and keep only what goes in between layers: the memory of
-    /// activations falls to that of one layer, a step takes about a third longer, and the numbers are the same to within rounding.
+    /// Compute each layer again in the backward pass and keep only what goes in between layers: less memory
+    /// for more time, the numbers are the same to within rounding.
     pub recompute: bool,
     /// Which tokens the loss is taken over, in training and in validation.
     pub loss_on: LossOn,

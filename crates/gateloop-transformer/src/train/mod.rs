@@ -14,6 +14,7 @@ mod norms;
 mod observer;
 mod optimizer;
 mod prefetch;
+mod prepared;
 mod run;
 mod run_folder;
 mod schedule;

@@ -23,7 +23,8 @@ pub(super) const PALETTE: [RGBColor; 7] = [
     RGBColor(0, 0, 0),
 ];
 
-type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+pub(super) type Chart<'a, 'b> =
+    ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 type Area<'b> = DrawingArea<SVGBackend<'b>, Shift>;
 pub(super) type Drawn = Result<(), Box<dyn std::error::Error>>;
 
@@ -79,15 +80,21 @@ fn paint(text: &mut String, curves: &[Curve], axis: Axis, title: &str) -> Drawn 
         let index = if curves.len() == 1 { 1 } else { index };
         validation(&mut chart, curve, color(index))?;
     }
+    draw_legend(&mut chart, 14)?;
+    root.present()?;
+    Ok(())
+}
+
+/// The legend of every picture, `margin` away from the corner.
+pub(super) fn draw_legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, margin: i32) -> Drawn {
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)
-        .margin(14)
+        .margin(margin)
         .legend_area_size(34)
         .label_font((FONT, 15).into_font().color(&INK))
         .background_style(WHITE.mix(0.9))
         .draw()?;
-    root.present()?;
     Ok(())
 }
 

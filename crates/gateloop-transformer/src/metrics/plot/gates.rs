@@ -1,6 +1,6 @@
 //! How long gates remember, a row a layer.
 
-use super::draw::{Drawn, FONT, GRID, INK, PALETTE, framed};
+use super::draw::{Drawn, FONT, GRID, INK, PALETTE, draw_legend, framed};
 use crate::metrics::Record;
 use crate::metrics::memory::{BINS, HISTOGRAM, filled, layer_and_quantity, lower_edge};
 use plotters::prelude::*;
@@ -131,14 +131,7 @@ fn paint(text: &mut String, measured: &Measurements, title: &str) -> Drawn {
         legend(format!("step {}", measured.steps.0), before, 1)?;
     }
     legend("median".to_owned(), middle.mix(1.0), 2)?;
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .margin(8)
-        .legend_area_size(34)
-        .label_font((FONT, 15).into_font().color(&INK))
-        .background_style(WHITE.mix(0.9))
-        .draw()?;
+    draw_legend(&mut chart, 8)?;
     root.present()?;
     Ok(())
 }
