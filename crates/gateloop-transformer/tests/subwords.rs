@@ -6,6 +6,8 @@
 mod common;
 #[path = "common/small_run.rs"]
 mod small_run;
+#[path = "common/stop_at.rs"]
+mod stop_at;
 #[path = "common/tokenizer.rs"]
 mod tokenizer;
 
@@ -15,9 +17,7 @@ use gateloop_transformer::checkpoint::{self, CheckpointError, CheckpointFolder};
 use gateloop_transformer::config::Config;
 use gateloop_transformer::data::{Corpus, DataError, Split};
 use gateloop_transformer::metrics;
-use gateloop_transformer::train::{
-    ChangedData, ExistingFolder, Interrupt, Observer, Quiet, Run, Tick, TrainError,
-};
+use gateloop_transformer::train::{ChangedData, ExistingFolder, Interrupt, Quiet, Run, TrainError};
 use gateloop_transformer::vocabulary::VocabularyError;
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
@@ -25,6 +25,7 @@ use std::f64::consts::LN_2;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use stop_at::StopAt;
 use tch::{Device, Tensor};
 
 /// A folder with two tokenizers, `a.json` and `b.json`, and a finished run in `run`.
@@ -127,17 +128,6 @@ fn samples_are_text() {
     let valid = std::str::from_utf8(corpus.split(Split::Valid)).unwrap();
     // 128 tokens of the prompt, which are more than 128 bytes, and 40 of the model.
     assert_eq!(sample.as_bytes()[..150], valid.as_bytes()[..150]);
-}
-
-/// Asks for the end of the run at a step, as Ctrl-C would.
-struct StopAt(u64, Interrupt);
-
-impl Observer for StopAt {
-    fn tick(&mut self, tick: &Tick) {
-        if tick.step == self.0 {
-            self.1.request();
-        }
-    }
 }
 
 #[test]

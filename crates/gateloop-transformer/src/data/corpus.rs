@@ -267,7 +267,8 @@ fn encode(
         }
         let document = &text[edge[0]..edge[1]];
         let found = vocabulary
-            .encode_long(document, name, &mut |done| progress(edge[0] as u64 + done))?
+            .encode_long(document, name, &mut |done| progress(edge[0] as u64 + done))
+            .map_err(|error| error.shifted(edge[0]))?
             .unwrap_or_default();
         if ids.is_empty() {
             ids = found;

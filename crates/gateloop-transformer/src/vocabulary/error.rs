@@ -53,3 +53,13 @@ pub enum VocabularyError {
         tokens: usize,
     },
 }
+
+impl VocabularyError {
+    /// The same of a text that begins `by` bytes into the one that is named.
+    pub(crate) fn shifted(mut self, by: usize) -> Self {
+        if let Self::NotText { offset, .. } = &mut self {
+            *offset += by;
+        }
+        self
+    }
+}

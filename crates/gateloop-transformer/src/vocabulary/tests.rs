@@ -265,3 +265,11 @@ fn no_token_has_a_part_in_two_documents() {
         }
     }
 }
+
+#[test]
+fn a_byte_without_a_token_is_told_by_its_place_in_the_split() {
+    let bytes = b"the\nthe \xFF\nthe\n";
+    let error = corpus_of(&bytes.repeat(2), bytes.len(), in_context(false), Some("separator:\n"));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("byte 255 at offset 8 of the train split"), "{error}");
+}
