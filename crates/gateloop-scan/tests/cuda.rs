@@ -2,12 +2,15 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
+#[path = "common/device_data.rs"]
+mod device_data;
 #[path = "common/device.rs"]
 mod on_device;
 
+use device_data::{Random, poison};
 use gateloop_scan::cuda::{Cuda, DeviceElement, DeviceVec, Stream};
 use gateloop_scan::{Algorithm, Complex, Scan, ScanElement, ScanGrads, ScanShape, Tolerance};
-use on_device::{Random, device, poison};
+use on_device::device;
 
 fn decays<E: ScanElement>(random: &mut Random, len: usize) -> Vec<E> {
     (0..len)

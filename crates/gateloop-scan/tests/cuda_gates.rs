@@ -3,16 +3,19 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
+#[path = "common/device_data.rs"]
+mod device_data;
 #[path = "common/loops.rs"]
 mod loops;
 #[path = "common/device.rs"]
 mod on_device;
 
+use device_data::{Random, poison};
 use gateloop_scan::cuda::{Cuda, DeviceElement, DeviceVec, Gates, Operation, Stream};
 use gateloop_scan::gate_loop::GateMode;
 use gateloop_scan::{ScanElement, ScanShape};
 use loops::{C, Loops};
-use on_device::{Random, device, poison};
+use on_device::device;
 
 /// Relative RMS of the difference.
 fn distance<E: ScanElement>(got: &[E], want: impl Iterator<Item = f64>) -> f64 {

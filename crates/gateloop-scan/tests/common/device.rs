@@ -1,7 +1,6 @@
-//! What the tests on a device share.
-#![allow(dead_code)] // Each test program uses a part of it.
+//! The device of the tests, if there is one.
 
-use gateloop_scan::cuda::{Cuda, DeviceVec, Stream};
+use gateloop_scan::cuda::Cuda;
 use std::sync::Arc;
 
 /// The first device; without one `None`, after a word about it.
@@ -11,23 +10,4 @@ pub(crate) fn device() -> Option<Arc<Cuda>> {
         return None;
     }
     Some(Cuda::device(0).unwrap())
-}
-
-/// Numbers that look random, from a seed.
-pub(crate) struct Random(pub(crate) u64);
-impl Random {
-    pub(crate) fn next(&mut self) -> f64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
-    }
-    pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
-        low + (high - low) * self.next()
-    }
-}
-
-/// Leaves NaNs in the memory that the next allocations get, so that an unwritten output shows.
-pub(crate) fn poison(cuda: &Cuda) {
-    let mut vec = DeviceVec::<u8>::uninit(cuda, Stream::default(), 64 << 20).unwrap();
-    vec.fill_bytes(cuda, Stream::default(), 0xff).unwrap();
 }
