@@ -1,0 +1,157 @@
+//! Ranks on this machine, started by a program itself: for tests, and for trying things out without `torchrun`.
+
+use crate::error::{DistError, Result};
+use std::io::{self, Read};
+use std::net::TcpListener;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// A port of this machine that nobody listens on at the moment.
+pub fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// The variables that make a process rank `rank` of `world_size` on this machine.
+pub fn variables(rank: usize, world_size: usize, port: u16) -> [(&'static str, String); 5] {
+    [
+        ("RANK", rank.to_string()),
+        ("LOCAL_RANK", rank.to_string()),
+        ("WORLD_SIZE", world_size.to_string()),
+        ("MASTER_ADDR", "127.0.0.1".to_owned()),
+        ("MASTER_PORT", port.to_string()),
+    ]
+}
+
+/// How a rank ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit status; `None` if it had to be killed because time was up.
+    pub status: Option<ExitStatus>,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Whether it ended by itself and well.
+    pub fn is_success(&self) -> bool {
+        self.status.is_some_and(|status| status.success())
+    }
+}
+
+/// Processes that are ranks. Those that still run are killed when this is dropped.
+#[derive(Debug)]
+pub struct Ranks(Vec<Rank>);
+
+#[derive(Debug)]
+struct Rank {
+    child: Child,
+    stdout: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Ranks {
+    /// Starts `size` ranks that meet on `port`; `command` makes the command of each, which gets the
+    /// [`variables`] and no input.
+    pub fn start(size: usize, port: u16, command: impl Fn(usize) -> Command) -> Result<Self> {
+        let mut ranks = Self(Vec::new());
+        for rank in 0..size {
+            let mut command = command(rank);
+            command.envs(variables(rank, size, port)).stdin(Stdio::null());
+            ranks.push(command)?;
+        }
+        Ok(ranks)
+    }
+
+    /// Starts one more process, as the command says.
+    pub fn push(&mut self, mut command: Command) -> Result<()> {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (rank, action) = (self.0.len(), "started");
+        let mut child =
+            command.spawn().map_err(|source| DistError::Process { rank, action, source })?;
+        // Read all the time, so that no rank waits for a full pipe.
+        let (stdout, stderr) = (child.stdout.take().map(reader), child.stderr.take().map(reader));
+        self.0.push(Rank { child, stdout, stderr });
+        Ok(())
+    }
+
+    /// The process number of a rank.
+    pub fn id(&self, rank: usize) -> Option<u32> {
+        self.0.get(rank).map(|rank| rank.child.id())
+    }
+
+    /// Kills a rank, as a machine that fails does.
+    pub fn kill(&mut self, rank: usize) -> Result<()> {
+        let Some(place) = self.0.get_mut(rank) else { return Ok(()) };
+        place.child.kill().map_err(|source| DistError::Process { rank, action: "killed", source })
+    }
+
+    /// Whether a rank has ended.
+    pub fn has_ended(&mut self, rank: usize) -> Result<bool> {
+        let Some(place) = self.0.get_mut(rank) else { return Ok(true) };
+        let status = place.child.try_wait();
+        let status =
+            status.map_err(|source| DistError::Process { rank, action: "watched", source });
+        status.map(|status| status.is_some())
+    }
+
+    /// Waits for all of them, at most so long.
+    pub fn wait(self, limit: Duration) -> Result<Vec<Ended>> {
+        let all: Vec<usize> = (0..self.0.len()).collect();
+        self.wait_for(&all, limit)
+    }
+
+    /// Waits for some of them, at most so long; the others are then killed if they still run.
+    pub fn wait_for(mut self, ranks: &[usize], limit: Duration) -> Result<Vec<Ended>> {
+        let deadline = Instant::now() + limit;
+        let failed = |rank| move |source| DistError::Process { rank, action: "waited for", source };
+        for rank in ranks {
+            if let Some(place) = self.0.get_mut(*rank) {
+                place.wait_until(deadline).map_err(failed(*rank))?;
+            }
+        }
+        let mut ended = Vec::new();
+        for (rank, mut place) in std::mem::take(&mut self.0).into_iter().enumerate() {
+            let status = place.wait_until(Instant::now()).map_err(failed(rank))?;
+            let text = |reader: Option<JoinHandle<String>>| {
+                reader.and_then(|reader| reader.join().ok()).unwrap_or_default()
+            };
+            let (stdout, stderr) = (text(place.stdout.take()), text(place.stderr.take()));
+            ended.push(Ended { status, stdout, stderr });
+        }
+        Ok(ended)
+    }
+}
+
+impl Rank {
+    fn wait_until(&mut self, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Some(status));
+            }
+            if Instant::now() >= deadline {
+                self.child.kill()?;
+                self.child.wait()?;
+                return Ok(None);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Rank {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn reader(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}

@@ -1,0 +1,103 @@
+//! The ranks' meeting: the store, the signs of life, the groups.
+
+use crate::dist::{Backend, Options};
+use crate::environment::Environment;
+use crate::error::{DistError, Result};
+use crate::ffi::gateloop_has_nccl;
+use crate::group::Group;
+use crate::health::Health;
+use crate::link::{Connection, Link};
+use crate::rendezvous;
+use crate::store::Store;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What a rank needs to work with the others.
+#[derive(Debug)]
+pub(crate) struct Meeting {
+    store: Arc<Store>,
+    health: Arc<Health>,
+    environment: Environment,
+    options: Options,
+    /// Groups are named in the order in which they are made, which is the same on all ranks.
+    groups: AtomicU64,
+}
+
+impl Meeting {
+    /// Meets the other ranks; the group is that of all.
+    pub(crate) fn begin(environment: Environment, options: &Options) -> Result<(Self, Group)> {
+        // SAFETY: no pointers.
+        if options.backend == Backend::Nccl && !unsafe { gateloop_has_nccl() } {
+            let problem = "this program was built without it; build with the feature `dist-nccl` where the headers of \
+                           CUDA and NCCL are, or take `gloo`";
+            return Err(DistError::Backend { name: "nccl", problem });
+        }
+        let store = Arc::new(Store::open(&environment, options.timeout)?);
+        let signs = Store::connect(&environment, options.timeout)?;
+        let health = Arc::new(Health::start(&environment, signs, options.beat)?);
+        let (groups, options) = (AtomicU64::new(0), *options);
+        let meeting = Self { store, health, environment, options, groups };
+        match meeting.world() {
+            Ok(world) => Ok((meeting, world)),
+            Err(error) => {
+                meeting.fail(&error.to_string());
+                meeting.end();
+                Err(error)
+            }
+        }
+    }
+
+    fn world(&self) -> Result<Group> {
+        let Self { store, environment, options, .. } = self;
+        rendezvous::check_in(store, environment, options.timeout)?;
+        self.agree("version", env!("CARGO_PKG_VERSION"))?;
+        let members: Vec<usize> = (0..environment.world_size).collect();
+        self.connect("world", &members)
+    }
+
+    pub(crate) fn local_rank(&self) -> usize {
+        self.environment.local_rank
+    }
+
+    /// A group of some ranks, this one among them.
+    pub(crate) fn group(&self, members: &[usize]) -> Result<Group> {
+        let number = self.groups.fetch_add(1, Ordering::Relaxed);
+        self.connect(&format!("group/{number}/{}", members[0]), members)
+    }
+
+    fn connect(&self, name: &str, members: &[usize]) -> Result<Group> {
+        let own_rank = self.environment.rank;
+        let place = members.iter().position(|rank| *rank == own_rank).unwrap_or_default();
+        if members.len() == 1 {
+            return Ok(Group::new(place, members, None));
+        }
+        let connection = Connection {
+            store: &self.store,
+            health: &self.health,
+            name,
+            timeout: self.options.timeout,
+            is_nccl: self.options.backend == Backend::Nccl,
+            device: self.environment.local_rank,
+            own_rank,
+        };
+        let link = Link::connect(&connection, place, members.len())?;
+        Ok(Group::new(place, members, Some(link)))
+    }
+
+    pub(crate) fn agree(&self, what: &str, value: &str) -> Result<()> {
+        rendezvous::agree(&self.store, &self.environment, what, value, self.options.timeout)
+    }
+
+    /// Tells the others that this rank ends, and why.
+    pub(crate) fn fail(&self, reason: &str) {
+        self.health.fail(reason);
+    }
+
+    /// Tells the others that this rank ends, and keeps the store for them as long as they need it.
+    pub(crate) fn end(&self) {
+        self.health.leave();
+        if self.environment.rank == 0 && !self.environment.has_agent {
+            self.health.wait_for_others();
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! How the ranks meet: each says that it is there, and all say the same of what must be alike.
+
+use crate::environment::Environment;
+use crate::error::{DistError, Result};
+use crate::store::{PATIENCE, Store, within};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Between two looks for ranks that are not there yet.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Says that this rank is there, and waits for the others.
+pub(crate) fn check_in(
+    store: &Arc<Store>,
+    environment: &Environment,
+    timeout: Duration,
+) -> Result<()> {
+    let Environment { rank, world_size, .. } = *environment;
+    let name = format!("rank/{rank}");
+    // A process of its own, or another try of this one's, is told from another's by its number.
+    let me = format!("process {} of {world_size} ranks", std::process::id());
+    if !store.claim(&name, &me)? {
+        let other = store.get(&name)?.unwrap_or_default();
+        return Err(DistError::Duplicate { rank, other });
+    }
+    let said = all(store, environment, "rank", timeout)?;
+    for (other, said) in said.iter().enumerate() {
+        let size = said.rsplit(" of ").next().unwrap_or_default();
+        let ours = format!("{world_size} ranks");
+        if size != ours {
+            let (theirs, what) = (size.to_owned(), "WORLD_SIZE for".to_owned());
+            return Err(DistError::Mismatch { rank: other, own_rank: rank, what, theirs, ours });
+        }
+    }
+    Ok(())
+}
+
+/// Errs unless all ranks give the same value; the one that differs from this one is named.
+pub(crate) fn agree(
+    store: &Arc<Store>,
+    environment: &Environment,
+    what: &str,
+    value: &str,
+    timeout: Duration,
+) -> Result<()> {
+    let topic = format!("agree/{what}");
+    store.set(&format!("{topic}/{}", environment.rank), value)?;
+    let said = all(store, environment, &topic, timeout)?;
+    let differs = said.iter().position(|theirs| theirs != value);
+    let Some(rank) = differs else { return Ok(()) };
+    Err(DistError::Mismatch {
+        rank,
+        own_rank: environment.rank,
+        what: what.to_owned(),
+        theirs: said[rank].clone(),
+        ours: value.to_owned(),
+    })
+}
+
+/// What every rank says on a topic, once all have; within the timeout even if the store does not answer.
+fn all(
+    store: &Arc<Store>,
+    environment: &Environment,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Vec<String>> {
+    let (shared, own, topic) = (Arc::clone(store), environment.clone(), topic.to_owned());
+    let deadline = Instant::now() + timeout;
+    let waited = move || poll(&shared, &own, &topic, (deadline, timeout));
+    let limit = timeout + PATIENCE;
+    within(limit, waited).unwrap_or_else(|| {
+        Err(DistError::Store {
+            rank: environment.rank,
+            keeper: if environment.has_agent { "torchrun's agent" } else { "rank 0" },
+            host: environment.master_addr.clone(),
+            port: environment.master_port,
+            action: "waiting for the other ranks".to_owned(),
+            message: format!("no answer within {} s", limit.as_secs_f64()),
+        })
+    })
+}
+
+fn poll(
+    store: &Store,
+    environment: &Environment,
+    topic: &str,
+    (deadline, timeout): (Instant, Duration),
+) -> Result<Vec<String>> {
+    let world_size = environment.world_size;
+    let mut said: Vec<Option<String>> = vec![None; world_size];
+    loop {
+        for (rank, said) in said.iter_mut().enumerate() {
+            if said.is_none() {
+                *said = store.get(&format!("{topic}/{rank}"))?;
+            }
+            // Whoever failed on its way here will not come.
+            if said.is_none()
+                && let Some(reason) = store.get(&format!("failed/{rank}"))?
+            {
+                return Err(DistError::Operation {
+                    rank: environment.rank,
+                    operation: "meeting the other ranks",
+                    number: 0,
+                    culprits: vec![crate::Culprit {
+                        rank,
+                        silence: crate::Silence::Failed { reason },
+                    }],
+                    message: "it is not coming".to_owned(),
+                });
+            }
+        }
+        if let Some(said) = said.iter().cloned().collect() {
+            return Ok(said);
+        }
+        if Instant::now() >= deadline {
+            let missing = (0..world_size).filter(|rank| said[*rank].is_none()).collect();
+            return Err(DistError::Missing { missing, world_size, waited: timeout });
+        }
+        thread::sleep(POLL);
+    }
+}
