@@ -16,6 +16,11 @@ pub enum Backend {
     Nccl,
 }
 
+/// Whether this program can use [`Backend::Nccl`].
+pub fn has_nccl() -> bool {
+    Meeting::has_nccl()
+}
+
 /// How the ranks meet and how long they wait for one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
@@ -124,9 +129,19 @@ impl Dist {
         }
     }
 
-    /// Errs unless all ranks give the same value for what `what` names; the rank that differs is named. Collective.
+    /// Errs unless all ranks give the same value for what `what` names; the rank that differs is named. A name is used
+    /// once. Collective.
     pub fn agree(&self, what: &str, value: &str) -> Result<()> {
         self.meeting.as_ref().map_or(Ok(()), |meeting| meeting.agree(what, value))
+    }
+
+    /// The value that rank 0 gives on a topic; those of the others are not looked at. A topic is used once. Collective,
+    /// though rank 0 does not wait.
+    pub fn hear_first(&self, topic: &str, value: &str) -> Result<String> {
+        match &self.meeting {
+            Some(meeting) => meeting.hear_first(topic, value),
+            None => Ok(value.to_owned()),
+        }
     }
 
     /// Tells the other ranks that this one ends, and why.

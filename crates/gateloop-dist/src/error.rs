@@ -45,8 +45,8 @@ pub enum DistError {
         /// libtorch's words.
         message: String,
     },
-    /// Ranks that did not start.
-    #[error("{} of {world_size} did not start within {} s: look for what they printed, or start them", ranks(missing), waited.as_secs_f64())]
+    /// Ranks that did not start, or did not come to where all meet.
+    #[error("{} of {world_size} did not come within {} s: look for what they printed, or start them", ranks(missing), waited.as_secs_f64())]
     Missing {
         /// Their numbers.
         missing: Vec<usize>,

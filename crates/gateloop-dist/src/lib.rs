@@ -61,7 +61,7 @@ mod backend {
     };
 }
 
-pub use dist::{Backend, Dist, Options};
+pub use dist::{Backend, Dist, Options, has_nccl};
 pub use environment::Environment;
 pub use error::{Culprit, DistError, Result, Silence};
 pub use group::{Group, Reduce, Work};

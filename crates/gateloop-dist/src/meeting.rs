@@ -24,10 +24,14 @@ pub(crate) struct Meeting {
 }
 
 impl Meeting {
+    pub(crate) fn has_nccl() -> bool {
+        // SAFETY: no pointers.
+        unsafe { gateloop_has_nccl() }
+    }
+
     /// Meets the other ranks; the group is that of all.
     pub(crate) fn begin(environment: Environment, options: &Options) -> Result<(Self, Group)> {
-        // SAFETY: no pointers.
-        if options.backend == Backend::Nccl && !unsafe { gateloop_has_nccl() } {
+        if options.backend == Backend::Nccl && !Self::has_nccl() {
             let problem = "this program was built without it; build with the feature `dist-nccl` where the headers of \
                            CUDA and NCCL are, or take `gloo`";
             return Err(DistError::Backend { name: "nccl", problem });
@@ -86,6 +90,11 @@ impl Meeting {
 
     pub(crate) fn agree(&self, what: &str, value: &str) -> Result<()> {
         rendezvous::agree(&self.store, &self.environment, what, value, self.options.timeout)
+    }
+
+    pub(crate) fn hear_first(&self, topic: &str, value: &str) -> Result<String> {
+        let Self { store, environment, options, .. } = self;
+        rendezvous::hear_first(store, environment, topic, value, options.timeout)
     }
 
     /// Tells the others that this rank ends, and why.

@@ -1,8 +1,8 @@
 //! How the ranks meet: each says that it is there, and all say the same of what must be alike.
 
 use crate::environment::Environment;
-use crate::error::{DistError, Result};
-use crate::store::{PATIENCE, Store, within};
+use crate::error::{Culprit, DistError, Result, Silence};
+use crate::store::{PATIENCE, Store, store_error, within};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -58,26 +58,47 @@ pub(crate) fn agree(
     })
 }
 
-/// What every rank says on a topic, once all have; within the timeout even if the store does not answer.
+/// What rank 0 says on a topic: `value` there, on the others what it said.
+pub(crate) fn hear_first(
+    store: &Arc<Store>,
+    environment: &Environment,
+    topic: &str,
+    value: &str,
+    timeout: Duration,
+) -> Result<String> {
+    let topic = format!("tell/{topic}");
+    if environment.rank == 0 {
+        store.set(&format!("{topic}/0"), value)?;
+        return Ok(value.to_owned());
+    }
+    Ok(said_by(store, environment, &topic, 1, timeout)?.remove(0))
+}
+
+/// What every rank says on a topic, once all have.
 fn all(
     store: &Arc<Store>,
     environment: &Environment,
     topic: &str,
     timeout: Duration,
 ) -> Result<Vec<String>> {
+    said_by(store, environment, topic, environment.world_size, timeout)
+}
+
+/// What the first `count` ranks say on a topic, once they have; within the timeout even if the store does not answer.
+fn said_by(
+    store: &Arc<Store>,
+    environment: &Environment,
+    topic: &str,
+    count: usize,
+    timeout: Duration,
+) -> Result<Vec<String>> {
     let (shared, own, topic) = (Arc::clone(store), environment.clone(), topic.to_owned());
     let deadline = Instant::now() + timeout;
-    let waited = move || poll(&shared, &own, &topic, (deadline, timeout));
+    let waited = move || poll(&shared, &own, &topic, count, (deadline, timeout));
     let limit = timeout + PATIENCE;
     within(limit, waited).unwrap_or_else(|| {
-        Err(DistError::Store {
-            rank: environment.rank,
-            keeper: if environment.has_agent { "torchrun's agent" } else { "rank 0" },
-            host: environment.master_addr.clone(),
-            port: environment.master_port,
-            action: "waiting for the other ranks".to_owned(),
-            message: format!("no answer within {} s", limit.as_secs_f64()),
-        })
+        let message = format!("no answer within {} s", limit.as_secs_f64());
+        Err(store_error(environment, "waiting for the other ranks".to_owned(), message))
     })
 }
 
@@ -85,28 +106,24 @@ fn poll(
     store: &Store,
     environment: &Environment,
     topic: &str,
+    count: usize,
     (deadline, timeout): (Instant, Duration),
 ) -> Result<Vec<String>> {
-    let world_size = environment.world_size;
-    let mut said: Vec<Option<String>> = vec![None; world_size];
+    let mut said: Vec<Option<String>> = vec![None; count];
     loop {
-        for (rank, said) in said.iter_mut().enumerate() {
-            if said.is_none() {
-                *said = store.get(&format!("{topic}/{rank}"))?;
-            }
+        for (rank, said) in said.iter_mut().enumerate().filter(|(_, said)| said.is_none()) {
+            *said = store.get(&format!("{topic}/{rank}"))?;
             // Whoever failed on its way here will not come.
             if said.is_none()
                 && let Some(reason) = store.get(&format!("failed/{rank}"))?
             {
+                let culprits = vec![Culprit { rank, silence: Silence::Failed { reason } }];
                 return Err(DistError::Operation {
                     rank: environment.rank,
                     operation: "meeting the other ranks",
                     number: 0,
-                    culprits: vec![crate::Culprit {
-                        rank,
-                        silence: crate::Silence::Failed { reason },
-                    }],
-                    message: "it is not coming".to_owned(),
+                    culprits,
+                    message: format!("for {}", topic.rsplit('/').next().unwrap_or(topic)),
                 });
             }
         }
@@ -114,7 +131,8 @@ fn poll(
             return Ok(said);
         }
         if Instant::now() >= deadline {
-            let missing = (0..world_size).filter(|rank| said[*rank].is_none()).collect();
+            let missing = (0..count).filter(|rank| said[*rank].is_none()).collect();
+            let world_size = environment.world_size;
             return Err(DistError::Missing { missing, world_size, waited: timeout });
         }
         thread::sleep(POLL);

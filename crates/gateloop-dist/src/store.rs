@@ -65,7 +65,7 @@ impl Store {
             Err(message) if keeps && is_taken(&message) => {
                 Err(DistError::PortInUse { port, message })
             }
-            Err(message) => Err(error(environment, "connecting to it".to_owned(), message)),
+            Err(message) => Err(store_error(environment, "connecting to it".to_owned(), message)),
         }
     }
 
@@ -84,7 +84,7 @@ impl Store {
         let set = unsafe {
             checked(gateloop_store_set(self.raw, name.as_ptr(), value.as_ptr(), value.len()))
         };
-        set.map_err(|message| error(&self.environment, format!("writing {key}"), message))
+        set.map_err(|message| store_error(&self.environment, format!("writing {key}"), message))
     }
 
     /// Writes the value unless the key has one, and says whether it had none.
@@ -95,8 +95,8 @@ impl Store {
             let (data, len) = (value.as_ptr(), value.len());
             checked(gateloop_store_claim(self.raw, name.as_ptr(), data, len, &raw mut was_set))
         };
-        let claimed =
-            claimed.map_err(|message| error(&self.environment, format!("claiming {key}"), message));
+        let claimed = claimed
+            .map_err(|message| store_error(&self.environment, format!("claiming {key}"), message));
         claimed.map(|()| was_set)
     }
 
@@ -113,7 +113,7 @@ impl Store {
         let place = (&raw mut value).cast();
         // SAFETY: a live string, a place of the type that `take` writes, and a function that does not unwind.
         let read = unsafe { checked(gateloop_store_get(self.raw, name.as_ptr(), place, take)) };
-        read.map_err(|message| error(&self.environment, format!("reading {key}"), message))?;
+        read.map_err(|message| store_error(&self.environment, format!("reading {key}"), message))?;
         Ok(value)
     }
 
@@ -151,7 +151,7 @@ fn is_taken(message: &str) -> bool {
     message.contains("eaddrinuse") || message.contains("address already in use")
 }
 
-fn error(environment: &Environment, action: String, message: String) -> DistError {
+pub(crate) fn store_error(environment: &Environment, action: String, message: String) -> DistError {
     DistError::Store {
         rank: environment.rank,
         keeper: if environment.has_agent { "torchrun's agent" } else { "rank 0" },

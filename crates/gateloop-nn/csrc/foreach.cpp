@@ -73,6 +73,17 @@ int gateloop_clear_grads(const Tensor* const* tensors, size_t n, std::string* er
   });
 }
 
+// Makes `grads` the gradients of `tensors`, without a copy.
+int gateloop_set_grads(const Tensor* const* tensors, const Tensor* const* grads, size_t n,
+                       std::string* error) {
+  return without_grad(error, [&] {
+    auto held = list(tensors, n);
+    for (size_t i = 0; i < n; ++i) {
+      held[i].mutable_grad() = *grads[i];
+    }
+  });
+}
+
 // Multiplies every tensor by a number, in place.
 int gateloop_foreach_mul(const Tensor* const* tensors, size_t n, double factor, std::string* error) {
   return without_grad(error, [&] { at::_foreach_mul_(list(tensors, n), factor); });

@@ -44,6 +44,12 @@ unsafe extern "C" {
         error: *mut ErrorText,
     ) -> c_int;
     fn gateloop_clear_grads(tensors: Tensors, n: usize, error: *mut ErrorText) -> c_int;
+    fn gateloop_set_grads(
+        tensors: Tensors,
+        grads: Tensors,
+        n: usize,
+        error: *mut ErrorText,
+    ) -> c_int;
     fn gateloop_foreach_mul(
         tensors: Tensors,
         n: usize,
@@ -126,6 +132,15 @@ fn check(state: &AdamWState<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a list whose entries are not like those of their places in `tensors`.
+fn paired(operand: &'static str, list: &[Tensor], tensors: &[Tensor]) -> Result<()> {
+    if list.len() != tensors.len() {
+        let expected = format!("one entry for each of {} tensors", tensors.len());
+        return Err(NnError::Shape { operand, expected, actual: vec![list.len() as i64] });
+    }
+    list.iter().zip(tensors).try_for_each(|(entry, tensor)| like(operand, entry, tensor))
+}
+
 fn like(operand: &'static str, tensor: &Tensor, param: &Tensor) -> Result<()> {
     if !tensor.defined() || tensor.size() != param.size() {
         let expected = format!("the shape of its partner, {:?},", param.size());
@@ -180,6 +195,18 @@ pub fn clear_grads(tensors: &[Tensor]) -> Result<()> {
     report(status, &error)
 }
 
+/// Makes every entry of `grads` the gradient of the tensor of its place, without a copy: what is written to the one is
+/// written to the other, until the gradient is given back.
+pub fn set_grads(tensors: &[Tensor], grads: &[Tensor]) -> Result<()> {
+    paired("grads", grads, tensors)?;
+    let error = ErrorSlot::new();
+    let (held, grads) = (pointers(tensors), pointers(grads));
+    // SAFETY: two arrays of `held.len()` live tensors, whose shapes and kinds agree pair by pair.
+    let status =
+        unsafe { gateloop_set_grads(held.as_ptr(), grads.as_ptr(), held.len(), error.as_ptr()) };
+    report(status, &error)
+}
+
 /// Multiplies every tensor by `factor`, in place.
 pub fn mul_(tensors: &[Tensor], factor: f64) -> Result<()> {
     if tensors.is_empty() {
@@ -195,14 +222,7 @@ pub fn mul_(tensors: &[Tensor], factor: f64) -> Result<()> {
 
 /// Moves every tensor by a share `weight` of the way to the target of its place, in place.
 pub fn lerp_(tensors: &[Tensor], targets: &[Tensor], weight: f64) -> Result<()> {
-    if tensors.len() != targets.len() {
-        let expected = format!("one entry for each of {} tensors", tensors.len());
-        let actual = vec![targets.len() as i64];
-        return Err(NnError::Shape { operand: "targets", expected, actual });
-    }
-    for (tensor, target) in tensors.iter().zip(targets) {
-        like("targets", target, tensor)?;
-    }
+    paired("targets", targets, tensors)?;
     if tensors.is_empty() {
         return Ok(());
     }

@@ -3,7 +3,9 @@
 mod common;
 
 use common::{TestResult, assert_close, assert_operand, tensor, tolerance, values};
-use gateloop_nn::foreach::{AdamW, AdamWState, adamw_, clear_grads, lerp_, mul_, total_norm};
+use gateloop_nn::foreach::{
+    AdamW, AdamWState, adamw_, clear_grads, lerp_, mul_, set_grads, total_norm,
+};
 use tch::{Device, Kind, Tensor};
 
 const OPTIONS: AdamW = AdamW { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
@@ -240,4 +242,32 @@ fn lerp_goes_a_share_of_the_way_and_refuses_what_does_not_match() -> TestResult 
     turned.swap(0, 1);
     assert_operand(lerp_(&moved, &turned, 0.3), "targets");
     Ok(())
+}
+
+#[test]
+fn gradients_are_replaced_without_a_copy() -> Result<(), NnError> {
+    let options = (Kind::Float, Device::Cpu);
+    let leaves = [Tensor::ones([2, 3], options), Tensor::ones([4], options)];
+    let leaves = leaves.map(|leaf| leaf.set_requires_grad(true));
+    (leaves[0].sum(Kind::Float) * 2.0).backward();
+    let flat = Tensor::arange(10, options);
+    let grads = [flat.narrow(0, 0, 6).view([2, 3]), flat.narrow(0, 6, 4)];
+    set_grads(&leaves, &grads)?;
+    for (leaf, grad) in leaves.iter().zip(&grads) {
+        assert_eq!((leaf.grad(), leaf.grad().data_ptr()), (grad.shallow_clone(), grad.data_ptr()));
+    }
+    let _ = flat.shallow_clone().zero_();
+    assert_eq!(total_norm(&[leaves[0].grad(), leaves[1].grad()])?, 0.0);
+    // Given back, they are the list's again: the next backward pass does not add to them.
+    clear_grads(&leaves)?;
+    leaves[1].sum(Kind::Float).backward();
+    assert_eq!(
+        (leaves[1].grad(), flat.abs().max()),
+        (Tensor::ones([4], options), Tensor::from(0f32))
+    );
+
+    let other = [Tensor::zeros([3, 2], options), Tensor::zeros([4], options)];
+    assert!(set_grads(&leaves, &other).unwrap_err().to_string().contains("`grads`"));
+    assert!(set_grads(&leaves, &grads[..1]).unwrap_err().to_string().contains("`grads`"));
+    set_grads(&[], &[])
 }

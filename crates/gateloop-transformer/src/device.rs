@@ -41,14 +41,22 @@ pub enum DeviceError {
 /// [`DeviceError::Missing`] for a GPU that is asked for by name and is not to be had; `auto` then means
 /// the CPU.
 pub fn device(name: &str) -> Result<Device, DeviceError> {
+    device_of(name, 0)
+}
+
+/// The same for rank `local_rank` of those on this machine: `auto` and `cuda` are then the GPU of that number.
+pub fn device_of(name: &str, local_rank: usize) -> Result<Device, DeviceError> {
     let missing = |reason: String| DeviceError::Missing { name: name.to_owned(), reason };
     let ordinal = match name {
         "cpu" => return Ok(Device::Cpu),
         "auto" => {
             let usable = cuda::open().unwrap_or(false) && Cuda::is_available();
-            return Ok(if usable { Device::Cuda(0) } else { Device::Cpu });
+            if !usable {
+                return Ok(Device::Cpu);
+            }
+            local_rank
         }
-        "cuda" => 0,
+        "cuda" => local_rank,
         _ => name
             .strip_prefix("cuda:")
             .and_then(|ordinal| ordinal.parse().ok())

@@ -32,6 +32,7 @@
 //! | what tokens stand for: bytes, or subwords | [`vocabulary`] |
 //! | the model and its decoding state | [`model`] |
 //! | steps, runs, the run folder | [`train`] |
+//! | processes that train together | [`ranks`] |
 //! | checkpoints, weight files | [`checkpoint`], [`weights`] |
 //! | weights from and for PyTorch and JAX | [`exchange`] |
 //! | metrics and loss curves | [`metrics`] |
@@ -50,6 +51,7 @@ pub mod generate;
 mod hex;
 pub mod metrics;
 pub mod model;
+pub mod ranks;
 pub mod train;
 pub mod vocabulary;
 pub mod weights;

@@ -171,7 +171,7 @@ fn a_rank_that_never_starts() {
     let Some(ended) = started(TEST, &[(0, 4), (2, 4)]) else { return };
     for ended in ended {
         let error = error(&ended).unwrap_or_else(|| panic!("{}", told(&ended)));
-        assert!(error.starts_with("ranks 1, 3 of 4 did not start within 4 s"), "{error}");
+        assert!(error.starts_with("ranks 1, 3 of 4 did not come within 4 s"), "{error}");
     }
 }
 

@@ -89,6 +89,8 @@ fn operands_are_checked(dist: &Dist) {
 
 fn values_agree(dist: &Dist) {
     dist.agree("same", "alike").unwrap();
+    let own = format!("from {}", dist.world().rank());
+    assert_eq!(dist.hear_first("word", &own).unwrap(), "from 0");
     let rank = dist.world().rank();
     let value = if rank == 1 { "odd" } else { "even" };
     let text = dist.agree("parity", value).unwrap_err().to_string();

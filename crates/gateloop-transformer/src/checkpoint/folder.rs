@@ -28,6 +28,11 @@ impl CheckpointFolder {
         self.0.join(format!("step-{step:08}.safetensors"))
     }
 
+    /// The file of a name that another rank has told.
+    pub(crate) fn named(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
     /// Makes the folder.
     pub fn create(&self) -> Result<(), CheckpointError> {
         fs::create_dir_all(&self.0).map_err(|source| self.error(source))

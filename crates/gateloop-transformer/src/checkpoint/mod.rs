@@ -116,12 +116,15 @@ pub struct RunProgress {
     /// The data's [`fingerprint`](crate::data::Corpus::fingerprint).
     #[serde(default)]
     pub data: Option<String>,
+    /// Groups of ranks that learned from other windows each; one, where it is not said.
+    #[serde(default)]
+    pub data_ranks: Option<usize>,
 }
 
 impl RunProgress {
     /// After `step` steps and `time_s` seconds, with nothing validated.
     pub fn new(step: u64, time_s: f64, sampler: SamplerState) -> Self {
-        Self { step, time_s, sampler, valid_bpc: None, best: None, data: None }
+        Self { step, time_s, sampler, valid_bpc: None, best: None, data: None, data_ranks: None }
     }
 }
 

@@ -7,6 +7,7 @@ use crate::exchange::ExchangeError;
 use crate::generate::GenerateError;
 use crate::metrics::MetricsError;
 use crate::model::ModelError;
+use crate::ranks::RanksError;
 use crate::train::TrainError;
 use crate::vocabulary::VocabularyError;
 use crate::weights::WeightsError;
@@ -96,6 +97,7 @@ impl CliError {
                 | TrainError::NothingToResume { .. }
                 | TrainError::Locked { .. }
                 | TrainError::DataChanged { .. }
+                | TrainError::Ranks(RanksError::Division { .. } | RanksError::Config(_))
                 | TrainError::Config(_),
             ) => 2,
             Self::Interrupted => 130,

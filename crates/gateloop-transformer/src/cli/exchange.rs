@@ -30,7 +30,7 @@ pub(super) fn import(args: &ImportArgs) -> Result<(), CliError> {
     let progress = RunProgress::new(0, 0.0, sampler);
     let path = folder.checkpoints().file(0);
     let state =
-        TrainingState { optimizer: optimizer.state(), vocabulary, ..TrainingState::default() };
+        TrainingState { optimizer: optimizer.state()?, vocabulary, ..TrainingState::default() };
     checkpoint::save(&path, config, &progress, &model, &state)?;
 
     let parameters: usize = model.parameters().values().map(tch::Tensor::numel).sum();

@@ -6,11 +6,14 @@ use super::tui::{self, Tui};
 use super::{CliError, log, print_line};
 use crate::config::Config;
 use crate::metrics;
+use crate::ranks::Ranks;
 use crate::train::{
-    ChangedData, ExistingFolder, Interrupt, Observer, Outcome, Run, RunFolder, Summary,
+    ChangedData, ExistingFolder, Interrupt, Observer, Outcome, Quiet, Run, RunFolder, Summary,
+    TrainError,
 };
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
     if args.tui {
@@ -19,24 +22,43 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
     let out = args.out.clone().unwrap_or_else(|| default_folder(args.config.as_deref()));
     let config = config(args, &out)?;
     set_threads(config.train.threads);
+    let ranks = Arc::new(Ranks::from_env(&config).map_err(TrainError::from)?);
+    let result = run_on(args, &out, &config, &ranks);
+    // A rank that ends by itself tells the others, which would otherwise wait for it.
+    result.inspect_err(|error| ranks.fail(&error.to_string()))
+}
 
+/// The work of one of several ranks; only the first one shows and says what goes well.
+fn run_on(
+    args: &TrainArgs,
+    out: &Path,
+    config: &Config,
+    ranks: &Arc<Ranks>,
+) -> Result<(), CliError> {
     // Notes of a resumption come before the bar, which needs to know the step.
     let mut notes = Notes::default();
     let mut run = if args.resume {
         let changed =
             if args.allow_changed_data { ChangedData::Allow } else { ChangedData::Refuse };
-        Run::resume(&out, &config, changed, &mut notes)?
+        Run::resume_on(ranks, out, config, changed, &mut notes)?
     } else {
         let existing = if args.overwrite { ExistingFolder::Replace } else { ExistingFolder::Keep };
-        Run::start(&out, &config, existing)?
+        Run::start_on(ranks, out, config, existing)?
     };
     let interrupt = Interrupt::default();
-    let introduction = introduction(&run, &config);
+    let introduction = introduction(&run, config, ranks);
     let introduced = |observer: &mut dyn Observer| {
         notes.0.iter().for_each(|note| observer.note(note));
         observer.note(&introduction);
     };
     stop_on_signals(&interrupt, args.tui);
+    if !ranks.is_first() {
+        let summary = run.train(&mut Quiet, &interrupt)?;
+        return match summary.outcome {
+            Outcome::Finished => Ok(()),
+            Outcome::Interrupted => Err(CliError::Interrupted),
+        };
+    }
     let steps = (run.steps_done(), config.train.steps);
     let result = if args.tui {
         let earlier = metrics::read(run.folder().metrics())?;
@@ -86,12 +108,16 @@ fn set_threads(threads: usize) {
     }
 }
 
-fn introduction(run: &Run, config: &Config) -> String {
+fn introduction(run: &Run, config: &Config, ranks: &Ranks) -> String {
     let parameters: usize = run.model().parameters().values().map(tch::Tensor::numel).sum();
+    let on = match ranks.count() {
+        1 => String::new(),
+        count => format!(" on {count} ranks"),
+    };
     format!(
-        "{:.2}M parameters, {} tokens a step, {} steps; {}; run folder {}",
+        "{:.2}M parameters, {} tokens a step{on}, {} steps; {}; run folder {}",
         parameters as f64 / 1e6,
-        config.train.tokens_per_step(),
+        run.tokens_per_step(),
         config.train.steps,
         run.corpus().describe(),
         run.folder().path().display(),

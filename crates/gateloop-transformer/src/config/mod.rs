@@ -1,4 +1,4 @@
-//! One run of training or generation as a TOML file of four tables.
+//! One run of training or generation as a TOML file of five tables.
 //!
 //! Every key has the reference's name and the reference's default, so an empty file is a valid
 //! configuration. Unknown keys are refused with a suggestion: an option that is silently not passed
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 mod check;
 mod data;
+mod dist;
 mod documents;
 mod error;
 mod generate;
@@ -34,6 +35,7 @@ mod synthetic;
 mod train;
 
 pub use data::{DataConfig, Source};
+pub use dist::DistConfig;
 pub use documents::Documents;
 pub use error::ConfigError;
 pub use generate::GenerateConfig;
@@ -55,6 +57,8 @@ pub struct Config {
     pub data: DataConfig,
     /// The optimiser and the rhythm of the run.
     pub train: TrainConfig,
+    /// What several processes do that train together.
+    pub dist: DistConfig,
     /// How text is sampled.
     pub generate: GenerateConfig,
 }
@@ -86,7 +90,9 @@ impl Config {
         self.model.validate()?;
         self.data.validate()?;
         self.train.validate()?;
+        self.dist.validate()?;
         self.validate_answers()?;
+        self.validate_sequence_ranks()?;
         if self.train.carry_state && self.model.has(LayerKind::Attention) {
             return Err(ConfigError::Contradiction {
                 first: "train.carry_state = true".to_owned(),
@@ -106,6 +112,36 @@ impl Config {
             });
         }
         self.generate.validate()
+    }
+
+    /// Only layers whose state has a fixed size can share a sequence.
+    fn validate_sequence_ranks(&self) -> Result<(), ConfigError> {
+        let DistConfig { sequence_ranks, .. } = self.dist;
+        if sequence_ranks == 1 {
+            return Ok(());
+        }
+        let contradiction = |second: String, problem| {
+            let first = format!("dist.sequence_ranks = {sequence_ranks}");
+            Err(ConfigError::Contradiction { first, second, problem })
+        };
+        let attention = [LayerKind::Attention, LayerKind::SlidingWindowAttention];
+        if attention.into_iter().any(|kind| self.model.has(kind)) {
+            let problem = "attention needs the keys of all tokens, which no rank has; take layers with gates alone";
+            return contradiction(self.model.said_of_layers(), problem);
+        }
+        if self.train.carry_state {
+            let problem = "a state that goes from window to window lies with the last rank; leave one out, and make the \
+                           windows longer";
+            return contradiction("train.carry_state = true".to_owned(), problem);
+        }
+        if self.train.seq_len < sequence_ranks {
+            let second = format!("train.seq_len = {}", self.train.seq_len);
+            return contradiction(
+                second,
+                "every rank needs a token; take fewer ranks or longer windows",
+            );
+        }
+        Ok(())
     }
 
     /// Answers cannot be learned alone where there are none.

@@ -5,7 +5,7 @@ use toml::{Table, Value};
 use super::{Config, ConfigError, suggest};
 
 /// The tables and their keys, as serde knows them; a test holds the two together.
-pub(super) const SECTIONS: [(&str, &[&str]); 4] = [
+pub(super) const SECTIONS: [(&str, &[&str]); 5] = [
     (
         "model",
         &[
@@ -77,6 +77,10 @@ pub(super) const SECTIONS: [(&str, &[&str]); 4] = [
             "device",
             "precision",
         ],
+    ),
+    (
+        "dist",
+        &["sequence_ranks", "shard_optimizer", "timeout_s", "check_every", "bucket_mb", "backend"],
     ),
     (
         "generate",

@@ -217,7 +217,7 @@ fn unknown_keys_are_named_in_full_with_the_nearest() {
         (
             "[optimiser]\nlr = 3",
             "`optimiser`",
-            "the tables are [model], [data], [train], [generate]",
+            "the tables are [model], [data], [train], [dist], [generate]",
         ),
         ("dim = 3", "`dim`", "did you mean `model.dim`?"),
     ] {

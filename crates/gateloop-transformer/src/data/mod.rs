@@ -41,7 +41,7 @@ pub use progress::Progress;
 pub use split::Split;
 pub use synthetic::Mark;
 pub use tokens::Tokens;
-pub use windows::{Batch, SamplerState, StreamSampler, WindowSampler, fixed_windows};
+pub use windows::{Batch, SamplerState, Share, StreamSampler, WindowSampler, fixed_windows};
 
 #[cfg(test)]
 mod tests;

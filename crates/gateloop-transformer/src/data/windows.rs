@@ -44,6 +44,38 @@ impl Batch {
         })
     }
 
+    /// The rows of a share, which are as many as those of the others, or one less.
+    pub fn part(&self, share: Share) -> Self {
+        let Share { index, of } = share;
+        let (start, end) = (self.batch * index / of, self.batch * (index + 1) / of);
+        let (start, len) = (start * self.window_len, (end - start) * self.window_len);
+        Self {
+            ids: self.ids[start..][..len].to_vec(),
+            marks: part(self.marks.as_ref(), start, len),
+            document_starts: part(self.document_starts.as_ref(), start, len),
+            batch: end - self.batch * index / of,
+            window_len: self.window_len,
+        }
+    }
+
+    /// The part of every row that is rank `rank`'s of `size` that share the sequence: as many inputs as the others have, or
+    /// one less. The first token of a part is the last target of the part before.
+    pub fn slice(&self, rank: usize, size: usize) -> Self {
+        let len = self.window_len.saturating_sub(1);
+        let (start, end) = (len * rank / size, len * (rank + 1) / size);
+        let width = end - start + 1;
+        Self {
+            ids: columns(&self.ids, self.window_len, start, width),
+            marks: self.marks.as_ref().map(|all| columns(all, self.window_len, start, width)),
+            document_starts: self
+                .document_starts
+                .as_ref()
+                .map(|all| columns(all, self.window_len, start, width)),
+            batch: self.batch,
+            window_len: width,
+        }
+    }
+
     /// Which tokens the loss is taken over, `[batch, window_len]`; `None` for all. The first token of a document is
     /// never predicted: nothing is known before it.
     pub fn counts(&self, loss_on: LossOn) -> Option<Vec<bool>> {
@@ -91,6 +123,27 @@ fn part<T: Clone>(of: Option<&Vec<T>>, start: usize, len: usize) -> Option<Vec<T
     of.map(|all| all[start..][..len].to_vec())
 }
 
+/// Some columns of a matrix whose rows follow one another.
+fn columns<T: Copy>(rows: &[T], row_len: usize, start: usize, width: usize) -> Vec<T> {
+    rows.chunks(row_len.max(1)).flat_map(|row| &row[start..start + width]).copied().collect()
+}
+
+/// Which of the windows of every batch are a rank's: part `index` of `of`, where the batch of all is that much larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// From 0.
+    pub index: usize,
+    /// How many parts there are, at least 1.
+    pub of: usize,
+}
+
+impl Default for Share {
+    /// Everything.
+    fn default() -> Self {
+        Self { index: 0, of: 1 }
+    }
+}
+
 /// Where a [`WindowSampler`] is in its stream; a few bytes in a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SamplerState {
@@ -109,6 +162,7 @@ pub struct WindowSampler {
     /// How many windows there are to draw from.
     starts: usize,
     draws: Draws,
+    share: Share,
     state: SamplerState,
 }
 
@@ -127,16 +181,24 @@ impl WindowSampler {
             window_len,
             starts: corpus.window_starts(split, window_len)?,
             draws: Draws::new(seed),
+            share: Share::default(),
             state: SamplerState { seed, drawn: 0 },
         })
     }
 
+    /// The same stream, of which each batch is a part only; the parts together are the batch of who has all.
+    pub fn shared(mut self, share: Share) -> Self {
+        self.share = share;
+        self
+    }
+
     /// The next `batch` windows.
     pub fn next_batch(&mut self, batch: usize) -> Batch {
+        let Share { index, of } = self.share;
         // Wraps rather than panics on the count that only a damaged state can hold.
-        self.state.drawn = self.state.drawn.wrapping_add(batch as u64);
-        let (draws, starts) = (&mut self.draws, self.starts);
-        let starts = (0..batch).map(|_| draws.below(starts)).map(|start| (start, start));
+        self.state.drawn = self.state.drawn.wrapping_add((batch * of) as u64);
+        let drawn: Vec<usize> = (0..batch * of).map(|_| self.draws.below(self.starts)).collect();
+        let starts = drawn[index * batch..][..batch].iter().map(|start| (*start, *start));
         Batch::gather(self.corpus.tokens(self.split), starts, self.window_len)
     }
 
@@ -167,6 +229,7 @@ pub struct StreamSampler {
     windows: usize,
     /// Whether a window's reader knows the ones before it.
     is_carried: bool,
+    share: Share,
     state: SamplerState,
 }
 
@@ -195,6 +258,7 @@ impl StreamSampler {
             streams,
             windows,
             is_carried: false,
+            share: Share::default(),
             state,
         })
     }
@@ -205,10 +269,17 @@ impl StreamSampler {
         self
     }
 
+    /// The same stretches, of which each batch reads a part only; the parts together are the batch of who has all.
+    pub fn shared(mut self, share: Share) -> Self {
+        self.share = share;
+        self
+    }
+
     /// The next window of the next `batch` streams, and whether they begin their stretches.
     pub fn next_batch(&mut self, batch: usize) -> (Batch, bool) {
         let streams = self.streams as u64;
-        let first = (self.state.drawn % streams) as usize;
+        let Share { index, of } = self.share;
+        let first = (self.state.drawn % streams) as usize + index * batch;
         let window = ((self.state.drawn / streams) % self.windows as u64) as usize;
         let tokens = self.corpus.tokens(self.split);
         let stretch = tokens.len() / self.streams;
@@ -218,7 +289,7 @@ impl StreamSampler {
             (start, if self.is_carried { begin } else { start })
         });
         let gathered = Batch::gather(tokens, starts, self.seq_len + 1);
-        self.state.drawn = self.state.drawn.wrapping_add(batch as u64);
+        self.state.drawn = self.state.drawn.wrapping_add((batch * of) as u64);
         (gathered, window == 0)
     }
 

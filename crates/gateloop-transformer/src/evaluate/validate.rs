@@ -1,8 +1,8 @@
 //! The figure that training watches: a few fixed windows, each from an empty state.
 
-use super::Accuracy;
 use super::predict::Rows;
 use super::tally::Tally;
+use super::{Accuracy, Evaluation};
 use crate::config::LossOn;
 use crate::data::Batch;
 use crate::model::{Model, ModelError};
@@ -13,6 +13,8 @@ use std::f64::consts::LN_2;
 pub struct Validation {
     /// Mean loss in nats a token, of the tokens that count.
     pub loss: f64,
+    /// How many of them there are.
+    pub tokens: u64,
     /// Of a synthetic task.
     pub answers: Option<Accuracy>,
 }
@@ -41,6 +43,6 @@ pub fn validate(
         }
         Ok::<(), ModelError>(())
     })?;
-    let evaluation = tally.finish(false, 1.0);
-    Ok(Validation { loss: evaluation.bpc * LN_2, answers: evaluation.answers })
+    let Evaluation { bpc, tokens, answers, .. } = tally.finish(false, 1.0);
+    Ok(Validation { loss: bpc * LN_2, tokens, answers })
 }

@@ -7,6 +7,7 @@ use crate::device::DeviceError;
 use crate::generate::GenerateError;
 use crate::metrics::MetricsError;
 use crate::model::ModelError;
+use crate::ranks::RanksError;
 use std::io;
 use std::path::PathBuf;
 
@@ -81,6 +82,9 @@ pub enum TrainError {
         /// The cause.
         source: io::Error,
     },
+    /// The ranks that train together do not work together.
+    #[error(transparent)]
+    Ranks(#[from] RanksError),
     /// The configuration is not usable.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -5,7 +5,10 @@ use crate::config::LossOn;
 use crate::data::{Batch, SamplerState, StreamSampler, WindowSampler};
 use crate::evaluate::{ids, segments};
 use crate::model::{DecodeState, LossInput, Model, ModelError};
+use crate::ranks::{Ranks, RanksError};
+use crate::train::TrainError;
 use crate::weights::Tensors;
+use std::sync::Arc;
 use tch::Tensor;
 
 /// A stream of windows.
@@ -62,6 +65,7 @@ pub(super) struct Feed {
     loss_on: LossOn,
     /// After the last window of each micro-batch of a step; none if no state is carried.
     states: Option<Vec<Option<DecodeState>>>,
+    ranks: Arc<Ranks>,
 }
 
 impl Feed {
@@ -71,15 +75,20 @@ impl Feed {
         batch: usize,
         loss_on: LossOn,
         carried: Option<usize>,
+        ranks: Arc<Ranks>,
     ) -> Self {
         let states = carried.map(|n| (0..n).map(|_| None).collect());
-        Self { windows: Prefetch::new(windows, batch), batch, loss_on, states }
+        Self { windows: Prefetch::new(windows, batch), batch, loss_on, states, ranks }
     }
 
     /// The windows of the next `count` micro-batches.
     pub(super) fn draw(&mut self, count: usize) -> Vec<Drawn> {
         let next = |_| {
-            let (batch, begins) = self.windows.next_batch();
+            let (mut batch, begins) = self.windows.next_batch();
+            let sequence = self.ranks.sequence();
+            if sequence.size() > 1 {
+                batch = batch.slice(sequence.rank(), sequence.size());
+            }
             let counts = batch.counts(self.loss_on);
             let targets = match &counts {
                 Some(counts) => predicted(counts, batch.window_len),
@@ -116,30 +125,60 @@ impl Feed {
         Ok(loss)
     }
 
-    /// The carried states by name: `MICRO.LAYER.PART`.
-    pub(super) fn carried(&self) -> Result<Tensors, ModelError> {
+    /// The carried states by name: `MICRO.LAYER.PART`, those of all ranks' sequences. Collective.
+    pub(super) fn carried(&self) -> Result<Tensors, TrainError> {
         let mut tensors = Tensors::new();
         for (micro, state) in self.states.iter().flatten().enumerate() {
             let Some(state) = state else { continue };
-            let named = state.tensors()?.into_iter();
-            tensors.extend(named.map(|(name, tensor)| (format!("{micro}.{name}"), tensor)));
+            for (name, tensor) in state.tensors()? {
+                tensors.insert(format!("{micro}.{name}"), self.of_all(tensor)?);
+            }
         }
         Ok(tensors)
     }
 
+    /// The rows of all ranks, in the order of their windows.
+    fn of_all(&self, own: Tensor) -> Result<Tensor, TrainError> {
+        let data = self.ranks.data();
+        if data.size() == 1 || !self.has_rows(&own, 1) {
+            return Ok(own);
+        }
+        let all = data.all_gather(&own).map_err(RanksError::from)?;
+        Ok(all.f_flatten(0, 1).map_err(ModelError::from)?)
+    }
+
+    /// Whether a part of a state has a row for each sequence of `ranks` ranks; a count of tokens has not.
+    fn has_rows(&self, part: &Tensor, ranks: usize) -> bool {
+        part.dim() > 1 && part.size()[0] == (self.batch * ranks) as i64
+    }
+
     /// Goes on from states that [`carried`](Self::carried) gave; those that are not there begin anew.
     pub(super) fn restore(&mut self, model: &Model, tensors: &Tensors) -> Result<(), ModelError> {
+        let mut own = Tensors::new();
+        for (name, all) in tensors {
+            own.insert(name.clone(), self.of_own(all)?);
+        }
         for (micro, place) in self.states.iter_mut().flatten().enumerate() {
             let prefix = format!("{micro}.");
-            let own: Tensors = tensors
+            let parts: Tensors = own
                 .iter()
                 .filter_map(|(name, t)| {
                     Some((name.strip_prefix(&prefix)?.to_owned(), t.shallow_clone()))
                 })
                 .collect();
-            *place = if own.is_empty() { None } else { Some(model.state_from(&own)?) };
+            *place = if parts.is_empty() { None } else { Some(model.state_from(&parts)?) };
         }
         Ok(())
+    }
+
+    /// This rank's rows of all.
+    fn of_own(&self, all: &Tensor) -> Result<Tensor, ModelError> {
+        let data = self.ranks.data();
+        if data.size() == 1 || !self.has_rows(all, data.size()) {
+            return Ok(all.shallow_clone());
+        }
+        let batch = self.batch as i64;
+        Ok(all.f_narrow(0, data.rank() as i64 * batch, batch)?.f_contiguous()?)
     }
 }
 

@@ -3,6 +3,8 @@
 //! [`Trainer`] does the mathematics, [`Run`] the rhythm of a run in its folder, an [`Observer`]
 //! watches it, an [`Interrupt`] stops it between two steps.
 
+mod begin;
+mod buckets;
 mod ema;
 mod error;
 mod feed;
@@ -13,12 +15,16 @@ mod memory;
 mod norms;
 mod observer;
 mod optimizer;
+mod output;
 mod prefetch;
 mod prepared;
 mod run;
 mod run_folder;
+mod same;
 mod schedule;
+mod shard;
 mod trainer;
+mod validation;
 
 pub use error::TrainError;
 pub use feed::Windows;

@@ -1,11 +1,17 @@
 //! Adam and AdamW with decay groups, gradient clipping, and moments that can be saved.
 
+use super::TrainError;
+use super::shard::Shard;
 use crate::config::TrainConfig;
+use crate::model::ModelError;
+use crate::ranks::RanksError;
 use crate::weights::{self, Tensors, WeightsError};
+use gateloop_dist::Group;
 use gateloop_nn::NnError;
 use gateloop_nn::foreach::{self, AdamW, AdamWState};
 use std::collections::BTreeMap;
-use tch::{Kind, Tensor};
+use std::ops::Range;
+use tch::{Kind, TchError, Tensor};
 
 /// The optimiser of a model: Adam, or AdamW whose decay touches only the parameters of two or more
 /// dimensions (matrices decay; biases and norms do not), as in the reference's training script. The
@@ -16,6 +22,8 @@ pub struct Optimizer {
     options: AdamW,
     transition_lr_frac: f64,
     clip_norm: f64,
+    /// `None` where this rank updates everything.
+    shard: Option<Shard>,
 }
 
 /// A parameter with its moments.
@@ -23,13 +31,45 @@ pub struct Optimizer {
 struct Slot {
     name: String,
     param: Tensor,
+    /// Of the parameter, or of this rank's piece of it.
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     /// Number of updates: a Float scalar, as libtorch's fused update counts.
     steps: Tensor,
+    /// The elements of the parameter that are this rank's to update; all if `None`.
+    piece: Option<Range<i64>>,
 }
 
 impl Slot {
+    fn new(name: &str, param: &Tensor, piece: Option<Range<i64>>) -> Result<Self, NnError> {
+        let zeros = || match &piece {
+            None => tch::no_grad(|| param.f_zeros_like()),
+            Some(piece) => {
+                Tensor::f_zeros([piece.end - piece.start], (param.kind(), param.device()))
+            }
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            param: param.shallow_clone(),
+            exp_avg: zeros()?,
+            exp_avg_sq: zeros()?,
+            steps: Tensor::f_zeros([], (Kind::Float, param.device()))?,
+            piece,
+        })
+    }
+
+    /// This rank's elements of a tensor like the parameter; nothing is copied.
+    fn own(&self, tensor: &Tensor) -> Result<Tensor, NnError> {
+        let Some(piece) = &self.piece else { return Ok(tensor.shallow_clone()) };
+        // A view of a leaf that records gradients could not be updated in place.
+        let flat = tensor.f_detach()?.f_view([-1])?;
+        Ok(flat.f_narrow(0, piece.start, piece.end - piece.start)?)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.piece.as_ref().is_some_and(Range::is_empty)
+    }
+
     /// Whether this belongs to a projection to the state transition.
     fn is_transition(&self) -> bool {
         self.name.split('.').any(|part| part == "to_a")
@@ -42,23 +82,35 @@ impl Optimizer {
         parameters: &BTreeMap<String, Tensor>,
         config: &TrainConfig,
     ) -> Result<Self, NnError> {
-        let slots = parameters
-            .iter()
-            .filter(|(_, param)| param.requires_grad())
-            .map(|(name, param)| {
-                let zeros = || tch::no_grad(|| param.f_zeros_like());
-                Ok(Slot {
-                    name: name.clone(),
-                    param: param.shallow_clone(),
-                    exp_avg: zeros()?,
-                    exp_avg_sq: zeros()?,
-                    steps: Tensor::f_zeros([], (Kind::Float, param.device()))?,
-                })
-            })
-            .collect::<Result<_, NnError>>()?;
+        let slots = trained(parameters).map(|(name, param)| Slot::new(name, param, None));
+        Ok(Self::of(slots.collect::<Result<_, NnError>>()?, config, None))
+    }
+
+    /// The same, where each rank of a group keeps the moments of its share and updates that; all have the parameters and
+    /// their gradients. [`step`](Self::step) and [`state`](Self::state) are then collective.
+    pub fn sharded(
+        parameters: &BTreeMap<String, Tensor>,
+        config: &TrainConfig,
+        group: Group,
+    ) -> Result<Self, NnError> {
+        let total = trained(parameters).map(|(_, param)| param.numel() as i64).sum();
+        let shard = Shard::new(group, total);
+        let mut before = 0;
+        let slots = trained(parameters).map(|(name, param)| {
+            let numel = param.numel() as i64;
+            let piece = shard.piece(before, numel);
+            before += numel;
+            Slot::new(name, param, Some(piece))
+        });
+        let slots = slots.collect::<Result<_, NnError>>()?;
+        Ok(Self::of(slots, config, Some(shard)))
+    }
+
+    fn of(slots: Vec<Slot>, config: &TrainConfig, shard: Option<Shard>) -> Self {
         let TrainConfig { lr, beta1, beta2, eps, weight_decay, clip_norm, .. } = *config;
         let options = AdamW { lr, beta1, beta2, eps, weight_decay };
-        Ok(Self { slots, options, transition_lr_frac: config.transition_lr_frac, clip_norm })
+        let transition_lr_frac = config.transition_lr_frac;
+        Self { slots, options, transition_lr_frac, clip_norm, shard }
     }
 
     /// Gives back all gradients.
@@ -89,7 +141,22 @@ impl Optimizer {
     }
 
     /// Updates every parameter that has a gradient, at a learning rate.
-    pub fn step(&mut self, lr: f64) -> Result<(), NnError> {
+    pub fn step(&mut self, lr: f64) -> Result<(), TrainError> {
+        self.update(lr).map_err(ModelError::from)?;
+        let Some(shard) = &self.shard else { return Ok(()) };
+        let own = self.own_pieces(|slot| &slot.param)?;
+        let updated = shard.gather(&own).map_err(RanksError::from)?;
+        drop(own);
+        tch::no_grad(|| {
+            self.split(&updated)?.zip(&mut self.slots).try_for_each(|(updated, slot)| {
+                slot.param.f_copy_(&updated?).map_err(NnError::from)
+            })
+        })
+        .map_err(|error| ModelError::from(error).into())
+    }
+
+    /// This rank's part of it.
+    fn update(&mut self, lr: f64) -> Result<(), NnError> {
         for (decays, transition) in [(true, false), (false, false), (true, true), (false, true)] {
             let group: Vec<&Slot> = self
                 .slots
@@ -101,23 +168,46 @@ impl Optimizer {
                 .collect();
             let weight_decay = if decays { self.options.weight_decay } else { 0.0 };
             let lr = if transition { lr * self.transition_lr_frac } else { lr };
-            let list = |tensor: fn(&Slot) -> Tensor| -> Vec<Tensor> {
-                group.iter().map(|slot| tensor(slot)).collect()
+            let (elsewhere, own): (Vec<&Slot>, Vec<&Slot>) =
+                group.into_iter().partition(|slot| slot.is_empty());
+            // What other ranks update is counted here all the same.
+            for slot in elsewhere {
+                let _ = slot.steps.shallow_clone().f_add_scalar_(1)?;
+            }
+            let list = |tensor: fn(&Slot) -> Result<Tensor, NnError>| {
+                own.iter().map(|slot| tensor(slot)).collect::<Result<Vec<Tensor>, NnError>>()
             };
             let state = AdamWState {
-                params: &list(|slot| slot.param.shallow_clone()),
-                grads: &list(|slot| slot.param.grad()),
-                exp_avgs: &list(|slot| slot.exp_avg.shallow_clone()),
-                exp_avg_sqs: &list(|slot| slot.exp_avg_sq.shallow_clone()),
-                steps: &list(|slot| slot.steps.shallow_clone()),
+                params: &list(|slot| slot.own(&slot.param))?,
+                grads: &list(|slot| slot.own(&slot.param.grad()))?,
+                exp_avgs: &list(|slot| Ok(slot.exp_avg.shallow_clone()))?,
+                exp_avg_sqs: &list(|slot| Ok(slot.exp_avg_sq.shallow_clone()))?,
+                steps: &list(|slot| Ok(slot.steps.shallow_clone()))?,
             };
             foreach::adamw_(&state, &AdamW { lr, weight_decay, ..self.options })?;
         }
         Ok(())
     }
 
-    /// The moments and counts by name: `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`.
-    pub fn state(&self) -> Tensors {
+    /// The moments and counts by name: `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`; whole, whoever keeps them.
+    pub fn state(&self) -> Result<Tensors, TrainError> {
+        let mut state = self.local_state();
+        let Some(shard) = &self.shard else { return Ok(state) };
+        for part in ["exp_avg", "exp_avg_sq"] {
+            let own = self.slots.iter().map(|slot| match part {
+                "exp_avg" => slot.exp_avg.shallow_clone(),
+                _ => slot.exp_avg_sq.shallow_clone(),
+            });
+            let whole = shard.gather(&own.collect::<Vec<_>>()).map_err(RanksError::from)?;
+            for (tensor, slot) in self.split(&whole).map_err(ModelError::from)?.zip(&self.slots) {
+                state.insert(format!("{part}.{}", slot.name), tensor.map_err(ModelError::from)?);
+            }
+        }
+        Ok(state)
+    }
+
+    /// What this rank keeps of it.
+    fn local_state(&self) -> Tensors {
         self.slots
             .iter()
             .flat_map(|slot| {
@@ -131,8 +221,43 @@ impl Optimizer {
             .collect()
     }
 
-    /// Goes on from moments that [`state`](Self::state) gave.
+    /// Goes on from moments that [`state`](Self::state) gave, on any number of ranks.
     pub fn load_state(&mut self, state: &Tensors) -> Result<(), WeightsError> {
-        weights::load_strict(&self.state(), state)
+        let mut own: Tensors =
+            state.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        for slot in self.slots.iter().filter(|slot| slot.piece.is_some()) {
+            for part in ["exp_avg", "exp_avg_sq"] {
+                // What is missing, or of another shape, is named by the check below.
+                if let Some(tensor) = own.get_mut(&format!("{part}.{}", slot.name))
+                    && tensor.size() == slot.param.size()
+                    && let Ok(piece) =
+                        tensor.f_contiguous().map_err(NnError::from).and_then(|t| slot.own(&t))
+                {
+                    *tensor = piece;
+                }
+            }
+        }
+        weights::load_strict(&self.local_state(), &own)
     }
+
+    fn own_pieces(&self, tensor: fn(&Slot) -> &Tensor) -> Result<Vec<Tensor>, ModelError> {
+        let pieces = self.slots.iter().map(|slot| slot.own(tensor(slot)));
+        Ok(pieces.collect::<Result<_, NnError>>()?)
+    }
+
+    /// One stretch of elements as tensors like the parameters.
+    fn split<'a>(
+        &'a self,
+        flat: &'a Tensor,
+    ) -> Result<impl Iterator<Item = Result<Tensor, TchError>> + use<>, NnError> {
+        let sizes: Vec<i64> = self.slots.iter().map(|slot| slot.param.numel() as i64).collect();
+        let shapes: Vec<Vec<i64>> = self.slots.iter().map(|slot| slot.param.size()).collect();
+        let parts = flat.f_split_with_sizes(sizes, 0)?;
+        Ok(parts.into_iter().zip(shapes).map(|(part, shape)| part.f_view(shape.as_slice())))
+    }
+}
+
+/// The parameters that are trained, in the order of their names.
+fn trained(parameters: &BTreeMap<String, Tensor>) -> impl Iterator<Item = (&String, &Tensor)> {
+    parameters.iter().filter(|(_, param)| param.requires_grad())
 }

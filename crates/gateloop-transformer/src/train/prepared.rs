@@ -5,9 +5,11 @@ use super::{ChangedData, Observer, TrainError, Trainer, Windows};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{Config, LossOn, TrainConfig, WindowOrder};
 use crate::data::{Batch, Corpus, DataError, Split, StreamSampler, WindowSampler, fixed_windows};
-use crate::device::device;
+use crate::device::device_of;
 use crate::model::{Model, ModelError};
+use crate::ranks::Ranks;
 use crate::vocabulary::Vocabulary;
+use std::sync::Arc;
 
 /// All of it.
 pub(super) struct Prepared {
@@ -20,18 +22,29 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    pub(super) fn new(config: &Config, vocabulary: Vocabulary) -> Result<Self, TrainError> {
+    pub(super) fn new(
+        config: &Config,
+        vocabulary: Vocabulary,
+        ranks: &Arc<Ranks>,
+    ) -> Result<Self, TrainError> {
         let train = &config.train;
         // What needs no pass over the data comes first.
         vocabulary.check(config.model.num_tokens).map_err(DataError::from)?;
-        let corpus = Corpus::open_with(&config.data, vocabulary)?;
+        let corpus = ranks.first_on_each_machine(|| {
+            Corpus::open_with(&config.data, vocabulary).map_err(TrainError::from)
+        })?;
         corpus.check_vocabulary(config.model.num_tokens)?;
         let (split, seq_len, seed) = (Split::Train, train.seq_len, train.seed);
+        let share = ranks.share();
         let windows: Windows = match train.window_order {
-            WindowOrder::Random => WindowSampler::new(&corpus, split, seq_len, seed)?.into(),
+            WindowOrder::Random => {
+                WindowSampler::new(&corpus, split, seq_len, seed)?.shared(share).into()
+            }
             WindowOrder::Sequential => {
                 let streams = train.batch_size.saturating_mul(train.grad_accum);
-                let sampler = StreamSampler::new(&corpus, split, seq_len, streams, seed)?;
+                let streams = streams.saturating_mul(share.of);
+                let sampler =
+                    StreamSampler::new(&corpus, split, seq_len, streams, seed)?.shared(share);
                 if train.carry_state { sampler.carried().into() } else { sampler.into() }
             }
         };
@@ -41,9 +54,13 @@ impl Prepared {
         if train.loss_on == LossOn::Answers {
             check_answers(&corpus, config)?;
         }
-        let model = Model::seeded(&config.model, device(&train.device)?, train.seed)?;
-        let trainer = Trainer::new(model, windows, train)?;
-        Ok(Self { fingerprint: corpus.fingerprint(), corpus, valid_windows, trainer })
+        let fingerprint = corpus.fingerprint();
+        ranks.agree("data", &fingerprint)?;
+        let device = device_of(&train.device, ranks.local_rank())?;
+        let model = Model::seeded(&config.model, device, train.seed)?;
+        let trainer =
+            Trainer::with_ranks(model, windows, train, (&config.dist, Arc::clone(ranks)))?;
+        Ok(Self { corpus, fingerprint, valid_windows, trainer })
     }
 
     /// Refuses data that is not what a checkpoint was trained on, unless that is allowed.
@@ -93,7 +110,17 @@ impl Prepared {
             None => {}
         }
         let mut sampler = checkpoint.progress().sampler;
-        if let Some(key) = changed_stretches(&checkpoint.config().train, &config.train) {
+        let now = trainer.data_ranks();
+        let before = checkpoint.progress().data_ranks.unwrap_or(1);
+        if before != now {
+            observer.note(&format!(
+                "{now} in place of {before} groups of ranks: a step learns from {} tokens, not from {}",
+                now as u64 * config.train.tokens_per_step(),
+                before as u64 * checkpoint.config().train.tokens_per_step(),
+            ));
+        }
+        let train = (&checkpoint.config().train, &config.train);
+        if let Some(key) = changed_stretches(train, before != now) {
             observer.note(&format!(
                 "{key} is another one than before: the data is cut into other stretches, which are read from \
                  their beginnings, without a state"
@@ -104,17 +131,22 @@ impl Prepared {
         }
         trainer.feed.windows.restore(sampler);
         trainer.step = checkpoint.progress().step;
-        Ok(())
+        // Files are read by every rank for itself.
+        trainer.check_same()
     }
 }
 
 /// The key by which sequential windows are no longer those that they were, if there is one.
-fn changed_stretches(before: &TrainConfig, now: &TrainConfig) -> Option<&'static str> {
+fn changed_stretches(
+    (before, now): (&TrainConfig, &TrainConfig),
+    has_other_ranks: bool,
+) -> Option<&'static str> {
     let changes = [
         ("train.window_order", before.window_order != now.window_order),
         ("train.seq_len", before.seq_len != now.seq_len),
         ("train.batch_size", before.batch_size != now.batch_size),
         ("train.grad_accum", before.grad_accum != now.grad_accum),
+        ("the number of ranks", has_other_ranks),
     ];
     let sequential = now.window_order == WindowOrder::Sequential;
     changes.into_iter().find(|(_, changed)| sequential && *changed).map(|(key, _)| key)

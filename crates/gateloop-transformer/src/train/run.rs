@@ -2,45 +2,46 @@
 
 use super::ema::Ema;
 use super::gates::{GateMemory, gate_memory};
-use super::lock::FolderLock;
 use super::memory;
 use super::norms::Norms;
-use super::prepared::Prepared;
-use super::{ExistingFolder, Interrupt, Observer, RunFolder, Tick, TrainError, Trainer};
-use crate::checkpoint::{self, Best, CheckpointError, RunProgress, TrainingState};
+use super::output::Output;
+use super::validation::validate_together;
+use super::{Interrupt, Observer, RunFolder, Tick, TrainError, Trainer};
+use crate::checkpoint::{self, Best, RunProgress, TrainingState};
 use crate::config::Config;
-use crate::data::{Batch, Corpus, DataError, Split};
-use crate::evaluate::{Validation, validate};
+use crate::data::{Batch, Corpus, Split};
+use crate::evaluate::Validation;
 use crate::generate::{self, Generator, Sampler};
-use crate::metrics::{self, EventWriter, MetricsError, MetricsWriter, Record, plot};
+use crate::metrics::Record;
 use crate::model::Model;
-use crate::vocabulary::Vocabulary;
+use crate::ranks::Ranks;
 use std::f64::consts::LN_2;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 use tch::Device;
 
 /// A run in its folder, ready to go.
 #[derive(Debug)]
 pub struct Run {
-    folder: RunFolder,
-    _lock: FolderLock,
-    config: Config,
-    corpus: Corpus,
+    pub(super) folder: RunFolder,
+    /// Of the first rank; the others write nothing.
+    pub(super) output: Option<Output>,
+    pub(super) ranks: Arc<Ranks>,
+    pub(super) config: Config,
+    pub(super) corpus: Corpus,
     /// Of the corpus.
-    fingerprint: String,
-    valid_windows: Option<Batch>,
-    trainer: Trainer,
-    metrics: MetricsWriter,
-    tensorboard: Option<EventWriter>,
+    pub(super) fingerprint: String,
+    pub(super) valid_windows: Option<Batch>,
+    pub(super) trainer: Trainer,
     /// Seconds spent by earlier parts of the run.
-    time_before: f64,
-    started: Instant,
-    checkpointed: Option<(u64, PathBuf)>,
+    pub(super) time_before: f64,
+    pub(super) started: Instant,
+    pub(super) checkpointed: Option<(u64, PathBuf)>,
     /// The last validation: its step and its bits per character.
-    validated: Option<(u64, f64)>,
-    best: Option<Best>,
-    since_record: SinceRecord,
+    pub(super) validated: Option<(u64, f64)>,
+    pub(super) best: Option<Best>,
+    pub(super) since_record: SinceRecord,
 }
 
 /// What to do where the data of a run is not what it was.
@@ -55,13 +56,15 @@ pub enum ChangedData {
 
 /// What has been added up since the last record.
 #[derive(Debug, Default)]
-struct SinceRecord {
+pub(super) struct SinceRecord {
     loss: f64,
     steps: u64,
     /// Time in training steps alone, so that validations do not count as slowness.
     seconds: f64,
     /// Time of the model and the optimiser: in steps and in what was asked of them beside.
     model_s: f64,
+    /// Time in which the ranks exchanged gradients.
+    exchange_s: f64,
     /// When it began; `None` before the first step.
     begun: Option<Instant>,
     grad_norm: f64,
@@ -94,104 +97,6 @@ pub struct Summary {
 }
 
 impl Run {
-    /// Starts a run in a new folder.
-    pub fn start(
-        path: &Path,
-        config: &Config,
-        existing: ExistingFolder,
-    ) -> Result<Self, TrainError> {
-        // Everything that can be refused is refused before the folder is touched.
-        let prepared =
-            Prepared::new(config, Vocabulary::of(&config.data).map_err(DataError::from)?)?;
-        let folder = RunFolder::create_locked(path, config, existing)?;
-        let metrics = MetricsWriter::create(folder.0.metrics())?;
-        Self::new(folder, config, prepared, metrics)
-    }
-
-    /// Starts a run whose folder is there, from step 0.
-    fn begin_anew(folder: (RunFolder, FolderLock), config: &Config) -> Result<Self, TrainError> {
-        let prepared =
-            Prepared::new(config, Vocabulary::of(&config.data).map_err(DataError::from)?)?;
-        folder.0.write_config(config)?;
-        folder.0.checkpoints().create()?;
-        let metrics = MetricsWriter::create(folder.0.metrics())?;
-        Self::new(folder, config, prepared, metrics)
-    }
-
-    fn new(
-        (folder, lock): (RunFolder, FolderLock),
-        config: &Config,
-        prepared: Prepared,
-        metrics: MetricsWriter,
-    ) -> Result<Self, TrainError> {
-        let tensorboard = config.train.tensorboard.then(|| {
-            // What was recorded by earlier parts of the run, and not what a crash took back.
-            EventWriter::create(folder.tensorboard(), &metrics::read(folder.metrics())?)
-        });
-        Ok(Self {
-            tensorboard: tensorboard.transpose()?,
-            folder,
-            _lock: lock,
-            config: config.clone(),
-            corpus: prepared.corpus,
-            fingerprint: prepared.fingerprint,
-            valid_windows: prepared.valid_windows,
-            trainer: prepared.trainer,
-            metrics,
-            time_before: 0.0,
-            started: Instant::now(),
-            checkpointed: None,
-            validated: None,
-            best: None,
-            since_record: SinceRecord::default(),
-        })
-    }
-
-    /// Goes on with the run in a folder from its newest whole checkpoint, under `config`.
-    ///
-    /// Damaged checkpoints are passed over; the observer is told.
-    pub fn resume(
-        path: &Path,
-        config: &Config,
-        changed_data: ChangedData,
-        observer: &mut dyn Observer,
-    ) -> Result<Self, TrainError> {
-        let folder = RunFolder::existing(path)?;
-        let lock = FolderLock::new(path)?;
-        folder.checkpoints().create()?;
-        folder.sweep()?;
-        let opened = match folder.checkpoints().newest() {
-            Err(CheckpointError::None { damaged: 0, .. }) => {
-                observer.note("no checkpoint had been written yet: the run begins anew");
-                return Self::begin_anew((folder, lock), config);
-            }
-            opened => opened?,
-        };
-        for error in &opened.passed_over {
-            observer.note(&format!("passed over a damaged checkpoint: {error}"));
-        }
-        let checkpoint = opened.checkpoint;
-        let progress = checkpoint.progress().clone();
-        let mut prepared = Prepared::new(config, checkpoint.vocabulary_for(&config.data)?)?;
-        prepared.check_data(&checkpoint, config, changed_data, observer)?;
-        prepared.restore(&checkpoint, config, observer)?;
-        // Steps after the checkpoint will be done again, and recorded again.
-        metrics::truncate_after(folder.metrics(), progress.step)?;
-        let metrics = MetricsWriter::append(folder.metrics())?;
-        folder.write_config(config)?;
-        observer.note(&format!(
-            "resumed at step {} from {}",
-            progress.step,
-            checkpoint.path().display()
-        ));
-        let mut run = Self::new((folder, lock), config, prepared, metrics)?;
-        run.time_before = progress.time_s;
-        run.validated = progress.valid_bpc.map(|bpc| (progress.step, bpc));
-        run.best = progress.best;
-        run.checkpointed = Some((progress.step, checkpoint.path().to_owned()));
-        Ok(run)
-    }
-
     /// The folder of the run.
     pub fn folder(&self) -> &RunFolder {
         &self.folder
@@ -223,22 +128,34 @@ impl Run {
         observer: &mut dyn Observer,
         interrupt: &Interrupt,
     ) -> Result<Summary, TrainError> {
+        let ranks = Arc::clone(&self.ranks);
+        self.all_steps(observer, interrupt).inspect_err(|error| ranks.fail(&error.to_string()))
+    }
+
+    fn all_steps(
+        &mut self,
+        observer: &mut dyn Observer,
+        interrupt: &Interrupt,
+    ) -> Result<Summary, TrainError> {
         let steps = self.config.train.steps;
+        let is_alone = self.ranks.count() == 1;
         let mut validation = None;
-        while self.trainer.step < steps && !interrupt.is_requested() {
+        let mut stops = is_alone && interrupt.is_requested();
+        while self.trainer.step < steps && !stops {
             let step = self.trainer.step + 1;
             let due = |every: u64| every > 0 && (step.is_multiple_of(every) || step == steps);
             let train = &self.config.train;
             let (log, validate) = (due(train.log_every), due(train.validate_every));
             let (norms, gates) = (due(train.norms_every), due(train.gates_every));
             let (save, sample) = (due(train.checkpoint_every), due(train.sample_every));
-            self.one_step(norms, observer)?;
+            // All ranks must stop after the same step, so each tells the others before it.
+            let all_stop = self.one_step(norms, interrupt, observer)?;
             if validate {
                 let begun = Instant::now();
                 validation = self.validate()?;
                 self.since_record.model_s += begun.elapsed().as_secs_f64();
             }
-            if gates {
+            if gates && self.output.is_some() {
                 self.since_record.gates = self.measure_gates()?;
             }
             if log || validate || norms || gates {
@@ -247,7 +164,7 @@ impl Run {
             if validate || gates {
                 self.plot()?;
             }
-            if sample {
+            if sample && self.output.is_some() {
                 let begun = Instant::now();
                 self.sample(observer)?;
                 self.since_record.model_s += begun.elapsed().as_secs_f64();
@@ -255,6 +172,7 @@ impl Run {
             if save {
                 self.save()?;
             }
+            stops = if is_alone { interrupt.is_requested() } else { all_stop };
         }
         if self.checkpointed.as_ref().is_none_or(|(step, _)| *step != self.trainer.step) {
             self.save()?;
@@ -271,36 +189,46 @@ impl Run {
         })
     }
 
-    fn one_step(&mut self, norms: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    /// Gives whether a rank wants to stop after this step.
+    fn one_step(
+        &mut self,
+        norms: bool,
+        interrupt: &Interrupt,
+        observer: &mut dyn Observer,
+    ) -> Result<bool, TrainError> {
         let begun = Instant::now();
         self.since_record.begun.get_or_insert(begun);
-        let report = if norms {
-            let (report, norms) = self.trainer.train_step_with_norms()?;
-            self.since_record.norms = norms;
-            report
-        } else {
-            self.trainer.train_step()?
-        };
+        if norms {
+            self.since_record.norms = Norms::default();
+        }
+        let norms = norms.then_some(&mut self.since_record.norms);
+        let report = self.trainer.update(norms, interrupt.is_requested())?;
         self.since_record.loss += report.loss;
         self.since_record.steps += 1;
         self.since_record.seconds += begun.elapsed().as_secs_f64();
         self.since_record.model_s += report.model_s;
+        self.since_record.exchange_s += report.exchange_s;
         self.since_record.grad_norm = report.grad_norm;
         observer.tick(&Tick {
             step: self.trainer.step,
             steps: self.config.train.steps,
             loss: report.loss,
             bpc: report.loss / LN_2 / self.bytes_per_token(Split::Train),
-            tokens: self.config.train.tokens_per_step(),
+            tokens: self.tokens_per_step(),
         });
-        Ok(())
+        Ok(report.stops)
+    }
+
+    /// Tokens that all ranks together learn from in a step.
+    pub fn tokens_per_step(&self) -> u64 {
+        self.config.train.tokens_per_step() * self.trainer.data_ranks() as u64
     }
 
     fn validate(&mut self) -> Result<Option<Validation>, TrainError> {
         let Some(windows) = &self.valid_windows else { return Ok(None) };
-        let (rows, loss_on) = (self.config.train.batch_size, self.config.train.loss_on);
+        let (train, ranks) = (&self.config.train, &self.ranks);
         let validation =
-            self.trainer.with_averages(|model| Ok(validate(model, windows, rows, loss_on)?))?;
+            self.trainer.with_averages(|model| validate_together(model, windows, train, ranks))?;
         let bpc = validation.bpc(self.bytes_per_token(Split::Valid));
         self.validated = Some((self.trainer.step, bpc));
         Ok(Some(validation))
@@ -324,12 +252,12 @@ impl Run {
         let next = SinceRecord { begun: Some(Instant::now()), ..SinceRecord::default() };
         let since = std::mem::replace(&mut self.since_record, next);
         let wall_s = since.begun.map_or(0.0, |begun| begun.elapsed().as_secs_f64());
-        let tokens = since.steps * self.config.train.tokens_per_step();
+        let tokens = since.steps * self.tokens_per_step();
         let loss = since.loss / since.steps as f64;
         let mut record = Record::new(self.trainer.step, self.time_s())
             .with("train/loss", loss)
             .with("train/bpc", loss / LN_2 / self.bytes_per_token(Split::Train))
-            .with("tokens", (self.trainer.step * self.config.train.tokens_per_step()) as f64)
+            .with("tokens", (self.trainer.step * self.tokens_per_step()) as f64)
             .with("lr", self.trainer.lr())
             .with("grad_norm", since.grad_norm)
             .with("tokens_per_s", tokens as f64 / since.seconds)
@@ -341,15 +269,18 @@ impl Run {
                 record = record.with("valid/accuracy", answers.of_tokens());
             }
         }
+        if self.ranks.count() > 1 {
+            let exchange = since.exchange_s / since.seconds;
+            record = record.with("ranks", self.ranks.count() as f64).with("exchange", exchange);
+        }
         // What a GPU holds is not the process's own.
         if let (Device::Cpu, Some(bytes)) = (self.model().device(), memory::peak_bytes()) {
             record = record.with("memory_bytes", bytes as f64);
         }
         record.values.extend(since.norms.entries());
         record = since.gates.into_iter().fold(record, |record, gates| gates.add_to(record));
-        self.metrics.write(&record)?;
-        if let Some(tensorboard) = &mut self.tensorboard {
-            tensorboard.write(&record)?;
+        if let Some(output) = &mut self.output {
+            output.record(&record)?;
         }
         observer.record(&record);
         Ok(())
@@ -371,15 +302,21 @@ impl Run {
             valid_bpc,
             best: self.best,
             data: Some(self.fingerprint.clone()),
+            data_ranks: Some(self.trainer.data_ranks()),
         };
         let folder = self.folder.checkpoints();
         let path = folder.file(step);
         let state = TrainingState {
-            optimizer: self.trainer.optimizer.state(),
+            optimizer: self.trainer.optimizer.state()?,
             averages: self.trainer.ema.as_ref().map(Ema::state).unwrap_or_default(),
             carried: self.trainer.feed.carried()?,
             vocabulary: self.corpus.vocabulary().clone(),
         };
+        // What the ranks have a share of each was put together above.
+        if self.output.is_none() {
+            self.checkpointed = Some((step, path));
+            return Ok(());
+        }
         checkpoint::save(&path, &self.config, &progress, self.trainer.model(), &state)?;
         self.checkpointed = Some((step, path));
         let best = self.best.map(|best| best.step);
@@ -425,24 +362,7 @@ impl Run {
     }
 
     fn plot(&self) -> Result<(), TrainError> {
-        let records = metrics::read(self.folder.metrics())?;
-        let run = plot::Run { name: "", records: &records };
-        let title = self.folder.path().display().to_string();
-        for extension in ["svg", "png"] {
-            let loss = self.folder.plot().with_extension(extension);
-            let gates = self.folder.gates_plot().with_extension(extension);
-            for drawn in [
-                plot::loss_curve(&[run], plot::Axis::Step, &title, loss),
-                plot::gate_memory(&records, &title, gates),
-            ] {
-                match drawn {
-                    // A run of which nothing was recorded has no picture, and that is as was asked for.
-                    Err(MetricsError::NothingToDraw { .. } | MetricsError::NoGates { .. }) => {}
-                    result => result?,
-                }
-            }
-        }
-        Ok(())
+        self.output.as_ref().map_or(Ok(()), Output::plot)
     }
 
     fn time_s(&self) -> f64 {

@@ -60,6 +60,11 @@ impl RunFolder {
         Ok((folder, lock))
     }
 
+    /// A folder that another rank has made.
+    pub(super) fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
     /// A folder that holds a run already.
     pub fn existing(path: &Path) -> Result<Self, TrainError> {
         let folder = Self(path.to_owned());

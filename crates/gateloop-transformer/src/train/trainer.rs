@@ -1,16 +1,20 @@
 //! One step of training after another, without files or terminals.
 
+use super::buckets::{Buckets, Shared};
 use super::ema::Ema;
 use super::feed::{Feed, Windows};
 use super::norms::{Norms, by_part};
+use super::same::{check_same, make_same};
 use super::{Optimizer, TrainError, schedule};
-use crate::config::{LossOn, TrainConfig};
+use crate::config::{DistConfig, LossOn, TrainConfig};
 use crate::data::Batch;
 use crate::device::{DeviceError, has_bf16};
 use crate::evaluate::validate;
 use crate::model::{Model, ModelError};
+use crate::ranks::Ranks;
 use gateloop_nn::Autocast;
 use std::f64::consts::LN_2;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A model, its optimiser and its stream of data.
@@ -22,6 +26,10 @@ pub struct Trainer {
     pub(super) feed: Feed,
     config: TrainConfig,
     pub(super) step: u64,
+    ranks: Arc<Ranks>,
+    dist: DistConfig,
+    /// Where the ranks' gradients meet; laid out by the first step.
+    buckets: Option<Buckets>,
 }
 
 /// What a step showed.
@@ -33,6 +41,10 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// Seconds of the model's and the optimiser's work, without waiting for data and without measuring norms.
     pub model_s: f64,
+    /// Seconds of that in which the ranks' gradients were exchanged, and waited for.
+    pub exchange_s: f64,
+    /// Whether a rank wants the run to stop after this step.
+    pub stops: bool,
 }
 
 impl Trainer {
@@ -40,9 +52,22 @@ impl Trainer {
     /// [`StreamSampler`](crate::data::StreamSampler) of `batch_size` x `grad_accum` streams. States are carried only
     /// between the windows of the latter.
     pub fn new(
+        model: Model,
+        windows: impl Into<Windows>,
+        config: &TrainConfig,
+    ) -> Result<Self, TrainError> {
+        let ranks = Arc::new(Ranks::single());
+        Self::with_ranks(model, windows, config, (&DistConfig::default(), ranks))
+    }
+
+    /// The same, for one of several ranks that make each step together, whose windows are its
+    /// [`share`](Ranks::share) of theirs. Everything that follows is then collective, and the first rank's parameters are
+    /// everybody's.
+    pub fn with_ranks(
         mut model: Model,
         windows: impl Into<Windows>,
         config: &TrainConfig,
+        (dist, ranks): (&DistConfig, Arc<Ranks>),
     ) -> Result<Self, TrainError> {
         if config.precision == "bf16" && !has_bf16(model.device()) {
             return Err(DeviceError::Precision { device: model.device() }.into());
@@ -50,12 +75,22 @@ impl Trainer {
         model.check_trainable()?;
         model.set_recompute(config.recompute);
         let parameters = model.parameters();
-        let optimizer = Optimizer::new(&parameters, config).map_err(ModelError::from)?;
+        if ranks.count() > 1 {
+            make_same(&parameters, &ranks)?;
+        }
+        let optimizer = if dist.shard_optimizer {
+            Optimizer::sharded(&parameters, config, ranks.world().clone())
+        } else {
+            Optimizer::new(&parameters, config)
+        };
+        let optimizer = optimizer.map_err(ModelError::from)?;
         let ema = (config.ema_decay > 0.0).then(|| Ema::new(&parameters, config.ema_decay));
         let ema = ema.transpose().map_err(ModelError::from)?;
         let carried = config.carry_state.then_some(config.grad_accum);
-        let feed = Feed::new(windows.into(), config.batch_size, config.loss_on, carried);
-        Ok(Self { model, optimizer, ema, feed, config: config.clone(), step: 0 })
+        let (batch, loss_on) = (config.batch_size, config.loss_on);
+        let feed = Feed::new(windows.into(), batch, loss_on, carried, Arc::clone(&ranks));
+        let (config, dist) = (config.clone(), dist.clone());
+        Ok(Self { model, optimizer, ema, feed, config, step: 0, ranks, dist, buckets: None })
     }
 
     fn is_bf16(&self) -> bool {
@@ -94,16 +129,22 @@ impl Trainer {
     /// A loss or a gradient that is not finite is an error, and nothing is updated: the parameters
     /// stay those of the step before.
     pub fn train_step(&mut self) -> Result<StepReport, TrainError> {
-        self.update(None)
+        self.update(None, false)
     }
 
     /// [`train_step`](Self::train_step), which also measures every part of the model. The update is the same.
     pub fn train_step_with_norms(&mut self) -> Result<(StepReport, Norms), TrainError> {
         let mut norms = Norms::default();
-        Ok((self.update(Some(&mut norms))?, norms))
+        Ok((self.update(Some(&mut norms), false)?, norms))
     }
 
-    fn update(&mut self, mut norms: Option<&mut Norms>) -> Result<StepReport, TrainError> {
+    /// One update, which measures every part of the model if there is a place for it, and tells the other ranks whether
+    /// this one wants to stop.
+    pub(super) fn update(
+        &mut self,
+        mut norms: Option<&mut Norms>,
+        stops: bool,
+    ) -> Result<StepReport, TrainError> {
         let drawn = self.feed.draw(self.config.grad_accum);
         let (begun, mut measuring) = (Instant::now(), Duration::ZERO);
         self.optimizer.clear_gradients().map_err(ModelError::from)?;
@@ -120,6 +161,12 @@ impl Trainer {
             micro.f_backward().map_err(ModelError::from)?;
             loss += micro.f_double_value(&[]).map_err(ModelError::from)?;
         }
+        let exchanging = Instant::now();
+        let mut shared = Shared { loss, weight: self.weight(targets), stops };
+        if self.ranks.count() > 1 {
+            shared = self.average(shared)?;
+        }
+        let (loss, exchange_s) = (shared.loss, exchanging.elapsed().as_secs_f64());
         if let Some(norms) = &mut norms {
             let begun = Instant::now();
             norms.grad = by_part(self.optimizer.gradients()).map_err(ModelError::from)?;
@@ -131,8 +178,14 @@ impl Trainer {
             let step = self.step + 1;
             return Err(TrainError::Diverged { step, lr, loss, grad_norm });
         }
-        self.optimizer.step(lr).map_err(ModelError::from)?;
+        self.optimizer.step(lr)?;
         self.step += 1;
+        if self.dist.check_every > 0 {
+            let last = self.step == self.config.steps;
+            if last || self.step.is_multiple_of(self.dist.check_every) {
+                self.check_same()?;
+            }
+        }
         if let Some(ema) = &mut self.ema {
             ema.update(self.step).map_err(ModelError::from)?;
         }
@@ -140,7 +193,38 @@ impl Trainer {
         if let Some(norms) = norms {
             norms.param = by_part(self.optimizer.parameters()).map_err(ModelError::from)?;
         }
-        Ok(StepReport { loss, grad_norm, model_s })
+        Ok(StepReport { loss, grad_norm, model_s, exchange_s, stops: shared.stops })
+    }
+
+    /// Groups of ranks that learn from other windows each.
+    pub(super) fn data_ranks(&self) -> usize {
+        self.ranks.data().size()
+    }
+
+    /// Errs if the ranks' parameters are not the same.
+    pub(super) fn check_same(&self) -> Result<(), TrainError> {
+        if self.ranks.count() == 1 {
+            return Ok(());
+        }
+        check_same(&self.model.parameters(), self.step, &self.ranks)
+    }
+
+    /// How much this rank's gradient weighs: 1 if every prediction of its windows counts.
+    fn weight(&self, targets: usize) -> f64 {
+        let TrainConfig { batch_size, seq_len, grad_accum, .. } = self.config;
+        let all = batch_size * seq_len * grad_accum;
+        targets as f64 * self.ranks.sequence().size() as f64 / all as f64
+    }
+
+    /// The mean over all ranks.
+    fn average(&mut self, own: Shared) -> Result<Shared, TrainError> {
+        if self.buckets.is_none() {
+            let params = self.optimizer.parameters().map(|(_, param)| param);
+            let bytes = self.dist.bucket_mb << 20;
+            self.buckets = Some(Buckets::new(params, bytes, &self.ranks)?);
+        }
+        let Some(buckets) = &mut self.buckets else { return Ok(own) };
+        buckets.average(own, &self.ranks)
     }
 }
 
