@@ -1,9 +1,12 @@
 //! The fused operators of CPU tensors: gate, scan and readout in one pass over what the projections
 //! wrote; the backward pass computes the states again, so that training keeps the projections only.
 
-use crate::autograd::{self, Function, Saved};
+mod slice;
+
+use crate::autograd::{Function, Saved};
 use crate::elements::{Elements, Output, TensorElement};
 use crate::error::{NnError, Result};
+use crate::slices::{self, SequenceRanks};
 use crate::threads::TorchThreads;
 use gateloop_scan::gate_loop::{
     GateLoop, GateLoopGrads, GateMode, Real, Rows, RowsMut, SimpleGateLoop, SimpleGateLoopGrads,
@@ -22,6 +25,8 @@ pub(crate) struct Options {
     pub(crate) reverse: bool,
     /// Where sequences begin inside, [B, T] in row-major order.
     pub(crate) segment_starts: Option<Arc<[bool]>>,
+    /// The ranks that share the sequence, if there are several.
+    pub(crate) ranks: Option<Arc<dyn SequenceRanks>>,
 }
 
 /// GateLoop with heads of width 1: `y` and the last state.
@@ -91,8 +96,8 @@ struct Kept<'s> {
 
 impl FusedFunction {
     fn apply(self, inputs: &[&Tensor], state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let inputs: Vec<&Tensor> = inputs.iter().copied().chain(state).collect();
-        let mut outputs = autograd::apply(self, &inputs)?.into_iter();
+        let ranks = self.options.ranks.clone();
+        let mut outputs = slices::apply(self, inputs, state, ranks.as_ref())?.into_iter();
         match (outputs.next(), outputs.next()) {
             (Some(y), Some(last)) => Ok((y, last)),
             _ => Err(NnError::Function { message: "the operator returned too few outputs".into() }),
