@@ -118,6 +118,16 @@ impl FusedFunction {
         [self.shape.batch as i64, self.shape.channels as i64]
     }
 
+    /// The gradient of y, for the projections.
+    fn gradient_or_zeros(&self, dy: Option<&Tensor>, packed: &Tensor) -> Result<Tensor> {
+        if let Some(dy) = dy {
+            return Ok(dy.shallow_clone());
+        }
+        let ScanShape { batch, seqlen, channels, .. } = self.shape;
+        let dims = [batch as i64, seqlen as i64, channels as i64];
+        Ok(Tensor::f_zeros(dims, (packed.kind(), packed.device()))?)
+    }
+
     fn run_complex<R: TensorReal>(&self, inputs: &[Tensor]) -> Result<(Vec<Tensor>, Tensor)>
     where
         Complex<R>: TensorElement,
@@ -334,13 +344,7 @@ impl Function for FusedFunction {
     ) -> Result<Vec<Option<Tensor>>> {
         let n = self.projections();
         let kept = Kept { inputs: &saved[..n], checkpoints: &saved[n], state: saved.get(n + 1) };
-        let dy = if let Some(dy) = &grad_outputs[0] {
-            dy.shallow_clone()
-        } else {
-            let ScanShape { batch, seqlen, channels, .. } = self.shape;
-            let dims = [batch as i64, seqlen as i64, channels as i64];
-            Tensor::f_zeros(dims, (saved[0].kind(), saved[0].device()))?
-        };
+        let dy = self.gradient_or_zeros(grad_outputs[0].as_ref(), &saved[0])?;
         let last = grad_outputs[1].as_ref();
         match (saved[0].kind(), self.is_complex) {
             (Kind::Float, true) => self.adjoint_complex::<f32>(&kept, &dy, last),

@@ -110,22 +110,14 @@ impl StateTransition {
     }
 }
 
-/// The product of the decays over time, complex [B, C] of the kind `kind`, from pre-activations of as many numbers as
-/// [B, T, C, 2].
-pub(crate) fn pre_activation_product(
-    z: &Tensor,
-    channels: i64,
-    mode: GateMode,
-    kind: Kind,
-) -> Result<Tensor> {
-    let dims = z.size();
-    let z = widen(z)?.f_reshape([dims[0], dims[1], channels, 2])?;
+/// The product of the decays over time, complex [B, C] of the kind `kind`, from pre-activations [B, T, C, 2].
+pub(crate) fn pre_activation_product(z: &Tensor, mode: GateMode, kind: Kind) -> Result<Tensor> {
     let mode = match mode {
         GateMode::Complex => TransitionMode::Complex,
         GateMode::Real => TransitionMode::Real,
         GateMode::Identity => TransitionMode::Identity,
     };
-    let transition = StateTransition::from_pre_activation(&z, mode)?;
+    let transition = StateTransition::from_pre_activation(&widen(z)?, mode)?;
     product_of_logarithms(transition.log_magnitude(), Some(transition.phase()), kind)
 }
 

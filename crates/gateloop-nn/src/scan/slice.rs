@@ -1,10 +1,13 @@
 //! The scan of a sequence that several ranks share.
 
 use super::{ScanFunction, ScanOptions, scan_with};
+use crate::elements::{Elements, Output, TensorElement, dispatch_kind};
 use crate::error::{NnError, Result};
-use crate::slices::{self, Pass, Recurrence, SequenceRanks, StateKind};
+use crate::slices::{
+    self, Pass, Recurrence, SequenceRanks, StateKind, Summary, entry_gradient_of_adjoint,
+};
 use std::sync::Arc;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// What [`scan_over_ranks`] makes of a rank's slice.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ pub struct ScannedSlice {
 /// ```
 /// use gateloop_nn::{Result, ScanOptions, SequenceRanks, scan_over_ranks};
 /// use std::sync::Arc;
-/// use tch::{Kind, Tensor};
+/// use tch::{Device, Kind, Tensor};
 ///
 /// /// The sum over the tokens of all ranks so far, and that of all tokens before this rank's.
 /// fn running_sum(x: &Tensor, ranks: &Arc<dyn SequenceRanks>) -> Result<(Tensor, Tensor)> {
@@ -99,8 +102,52 @@ impl Recurrence for ScanFunction {
         if a.stride().last() == Some(&0) { 1 } else { self.shape.channels as i64 }
     }
 
-    fn product(&self, operands: &[Tensor]) -> Result<Tensor> {
-        let a = operands[0].f_narrow(2, 0, self.product_width(operands))?;
-        Ok(a.f_prod_dim_int(1, false, state_kind(a.kind()))?)
+    fn summary(&self, operands: &[Tensor]) -> Result<Summary> {
+        let width = self.product_width(operands);
+        if operands[0].device() == Device::Cpu {
+            let kind = operands[0].kind();
+            let Summary { product, last } = dispatch_kind!(kind, "a", map_as(self, operands))?;
+            return Ok(Summary { product: product.f_narrow(1, 0, width)?, last });
+        }
+        let a = operands[0].f_narrow(2, 0, width)?;
+        let product = a.f_prod_dim_int(1, false, state_kind(a.kind()))?;
+        Ok(Summary { product, last: self.last_state(operands)? })
     }
+
+    fn entry_gradient(&self, saved: &[Tensor], grad_outputs: &[Option<Tensor>]) -> Result<Tensor> {
+        if saved[0].device() == Device::Cpu {
+            let kind = saved[0].kind();
+            return dispatch_kind!(kind, "a", entry_gradient_as(self, saved, grad_outputs));
+        }
+        entry_gradient_of_adjoint(self, saved, grad_outputs)
+    }
+}
+
+fn map_as<E: TensorElement>(function: &ScanFunction, operands: &[Tensor]) -> Result<Summary> {
+    let a = Elements::of::<E>("a", &operands[0])?;
+    let b = Elements::of::<E>("b", &operands[1])?;
+    let [mut product, mut last] =
+        [Output::<E>::new(&function.state_dims())?, Output::<E>::new(&function.state_dims())?];
+    function.problem::<E>(&a, &b, None)?.map_into(product.slice_mut(), last.slice_mut())?;
+    Ok(Summary { product: product.into_tensor(), last: last.into_tensor() })
+}
+
+fn entry_gradient_as<E: TensorElement>(
+    function: &ScanFunction,
+    saved: &[Tensor],
+    grad_outputs: &[Option<Tensor>],
+) -> Result<Tensor> {
+    let a = Elements::of::<E>("a", &saved[0])?;
+    let dh = match &grad_outputs[0] {
+        Some(dh) => dh.shallow_clone(),
+        None => saved[1].f_zeros_like()?,
+    };
+    let dh = Elements::of::<E>("dh", &dh)?;
+    let dh_last = grad_outputs[1].as_ref().map(|d| Elements::of::<E>("dh_last", d)).transpose()?;
+    let mut dh0 = Output::<E>::new(&function.state_dims())?;
+    // Neither inputs nor states are read; their gradient stands in for a slice of the same length.
+    let problem = function.problem::<E>(&a, &dh, None)?;
+    let dh_last = dh_last.as_ref().map(Elements::slice);
+    problem.entry_gradient_into(dh.slice(), dh_last, dh0.slice_mut())?;
+    Ok(dh0.into_tensor())
 }

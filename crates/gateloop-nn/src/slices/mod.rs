@@ -38,7 +38,9 @@ use crate::error::Result;
 use std::fmt::Debug;
 use tch::Tensor;
 
-pub(crate) use recurrence::{Pass, Recurrence, StateKind, product_of_logarithms};
+pub(crate) use recurrence::{
+    Pass, Recurrence, StateKind, Summary, entry_gradient_of_adjoint, product_of_logarithms,
+};
 pub(crate) use sliced::{apply, enters_from_before};
 
 /// The ranks that share a sequence, in the order of time.

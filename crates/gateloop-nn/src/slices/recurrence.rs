@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 /// A function whose last input may be the state before its first token, and whose last output is the state after its last
 /// one; its `saved` begins with its first input.
-pub(crate) trait Recurrence: Function {
+pub(crate) trait Recurrence: Function + Sized {
     /// How many inputs there are without the state.
     fn operands(&self) -> usize;
 
@@ -19,24 +19,29 @@ pub(crate) trait Recurrence: Function {
     /// The width of the product of decays, the state's or 1, given the inputs.
     fn product_width(&self, operands: &[Tensor]) -> i64;
 
-    /// The product of all decays, as if no sequence began inside, in the state's kind.
-    ///
-    /// # Shapes
-    /// [B, `product_width`]
-    fn product(&self, operands: &[Tensor]) -> Result<Tensor>;
+    /// What the inputs do to a state that enters. Where a sequence begins inside, the product is not looked at.
+    fn summary(&self, operands: &[Tensor]) -> Result<Summary>;
 
-    /// What the inputs do to a state that enters.
-    fn summary(&self, operands: &[Tensor]) -> Result<Summary> {
-        let last = self.forward(operands, &mut Saved::default())?.pop().ok_or_else(too_few)?;
-        Ok(Summary { product: self.product(operands)?, last })
+    /// The last state from nothing, by the whole function.
+    fn last_state(&self, operands: &[Tensor]) -> Result<Tensor> {
+        self.forward(operands, &mut Saved::default())?.pop().ok_or_else(too_few)
     }
 
-    /// The gradient of the state that enters, [B, C], if one was given.
+    /// The gradient of the state that enters, [B, C], where one was given.
     fn entry_gradient(&self, saved: &[Tensor], grad_outputs: &[Option<Tensor>]) -> Result<Tensor> {
-        let needs_grad = vec![true; self.operands() + 1];
-        let grads = self.backward(saved, grad_outputs, &needs_grad)?;
-        grads.into_iter().next_back().flatten().ok_or_else(too_few)
+        entry_gradient_of_adjoint(self, saved, grad_outputs)
     }
+}
+
+/// [`Recurrence::entry_gradient`] by the whole adjoint.
+pub(crate) fn entry_gradient_of_adjoint<F: Recurrence>(
+    function: &F,
+    saved: &[Tensor],
+    grad_outputs: &[Option<Tensor>],
+) -> Result<Tensor> {
+    let needs_grad = vec![true; function.operands() + 1];
+    let grads = function.backward(saved, grad_outputs, &needs_grad)?;
+    grads.into_iter().next_back().flatten().ok_or_else(too_few)
 }
 
 pub(super) fn too_few() -> NnError {

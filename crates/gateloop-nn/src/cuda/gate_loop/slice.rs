@@ -4,7 +4,7 @@ use super::{FusedFunction, dtype, kind};
 use crate::error::Result;
 use crate::gate_loop::pre_activation_product;
 use crate::precision::widen;
-use crate::slices::{Pass, Recurrence, StateKind, product_of_logarithms};
+use crate::slices::{Pass, Recurrence, StateKind, Summary, product_of_logarithms};
 use tch::Tensor;
 
 impl Recurrence for FusedFunction {
@@ -26,12 +26,14 @@ impl Recurrence for FusedFunction {
         self.shape.channels as i64
     }
 
-    fn product(&self, operands: &[Tensor]) -> Result<Tensor> {
+    /// By the whole kernel: there is none for less.
+    fn summary(&self, operands: &[Tensor]) -> Result<Summary> {
         let kind = self.state(&operands[0])?.kind;
-        if self.is_complex() {
-            let channels = self.shape.channels as i64;
-            return pre_activation_product(&operands[3], channels, self.fused.mode, kind);
-        }
-        product_of_logarithms(&widen(&operands[2])?.f_log_sigmoid()?, None, kind)
+        let product = if self.is_complex() {
+            pre_activation_product(&operands[3], self.fused.mode, kind)?
+        } else {
+            product_of_logarithms(&widen(&operands[2])?.f_log_sigmoid()?, None, kind)?
+        };
+        Ok(Summary { product, last: self.last_state(operands)? })
     }
 }
