@@ -8,6 +8,7 @@ mod gate_loops;
 mod layers;
 mod operators;
 mod ranks;
+mod scan_case;
 mod scans;
 mod simple_gate_loops;
 mod traffic;

@@ -1,5 +1,7 @@
 //! A fused operator as a slice of a longer sequence.
 
+use crate::chunked::plan::Plan;
+use crate::chunked::request::is_streamed;
 use crate::chunked::summary::summarize;
 use crate::error::check_len;
 use crate::slice::apply;
@@ -23,8 +25,14 @@ impl<K: Kind> Operator<'_, K> {
     ) -> Result<(), ScanError> {
         check_len("product", "[B, C]", product.len(), self.shape().state_len())?;
         check_len("last", "[B, C]", last.len(), self.shape().state_len())?;
-        summarize(&Forth { operator: self }, &self.plan(false), self.threads, [product, last]);
+        let plan = self.reading_plan();
+        summarize(&Forth { operator: self }, &plan, self.threads, [product, last]);
         Ok(())
+    }
+
+    /// That of a whole run: what is read is as large.
+    fn reading_plan(&self) -> Plan {
+        self.plan(is_streamed::<K::Real>(self.shape()))
     }
 
     /// The gradient of the initial state alone, if there was one, as
@@ -46,7 +54,7 @@ impl<K: Kind> Operator<'_, K> {
         }
         let mut factors = vec![K::State::ZERO; len];
         let pass = Back { operator: self, dy };
-        summarize(&pass, &self.plan(false), self.threads, [&mut factors, dh0]);
+        summarize(&pass, &self.reading_plan(), self.threads, [&mut factors, dh0]);
         apply(&factors, dh_last, dh0);
         Ok(())
     }

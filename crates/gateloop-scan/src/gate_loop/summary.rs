@@ -6,10 +6,11 @@ use core::ops::Range;
 use crate::ScanElement;
 use crate::chunked::dispatch::Isa;
 use crate::chunked::drive::{Pass, Walk};
+use crate::chunked::output::prefetch;
 use crate::chunked::rows::{fold_backward, retreat};
 use crate::chunked::tile::Tile;
 
-use super::kind::{Input, Kind};
+use super::kind::Kind;
 use super::operator::Operator;
 use super::planes::{DecayRow, MAX_WIDTH, Planes};
 use super::rows::Rows;
@@ -38,31 +39,31 @@ impl<K: Kind> Pass for Forth<'_, '_, K> {
         positions: Range<usize>,
         walk: &mut Walk<'_, K::State>,
     ) {
-        let Some(fold) = &mut walk.fold else { return };
         let operator = self.operator;
-        let mut states = [0; 4].map(|_| Planes::zero(tile.width));
-        let [mut h, mut next, mut product, mut next_product] = states.each_mut();
-        K::load(fold.offset, h);
-        K::load(fold.factor, product);
-        let nothing = [K::Real::ZERO; MAX_WIDTH];
-        let nothing = Input { k: &nothing[..tile.width], v: Some(&nothing[..tile.width]) };
+        let (ahead, seqlen) = (walk.ahead, operator.shape.seqlen);
+        let Some(fold) = &mut walk.fold else { return };
+        let [mut h, mut product] = [Planes::zero(tile.width), Planes::zero(tile.width)];
+        K::load(fold.offset, &mut h);
+        K::load(fold.factor, &mut product);
         let mut decays = DecayRow::zero();
         for position in positions {
+            let later = Some(position + ahead).filter(|&later| ahead > 0 && later < seqlen);
             let t = operator.token(position);
             let row = operator.operands(tile, t);
+            if let Some(later) = later {
+                operator.operands(tile, operator.token(later)).prefetch_input();
+            }
+            if operator.is_cut(tile.batch, t) {
+                // Of the product nothing is left then, whatever it is.
+                row.input.begin(&mut h);
+                continue;
+            }
             let mut decays = decays.row(tile.width);
             K::decays(operator.mode, row.z, &mut decays);
-            K::advance(&decays, nothing, product, next_product);
-            core::mem::swap(&mut product, &mut next_product);
-            if operator.is_cut(tile.batch, t) {
-                row.input.begin(h);
-            } else {
-                K::advance(&decays, row.input, h, next);
-                core::mem::swap(&mut h, &mut next);
-            }
+            K::compose(&decays, row.input, &mut h, &mut product);
         }
-        K::store(h, fold.offset);
-        K::store(product, fold.factor);
+        K::store(&h, fold.offset);
+        K::store(&product, fold.factor);
     }
 
     unsafe fn finish(&self, _tile: Tile, _state: &[K::State]) {}
@@ -97,6 +98,11 @@ impl<K: Kind> Back<'_, '_, K> {
         for position in positions {
             let t = self.token(position);
             let row = operator.operands(tile, t);
+            if let Some(later) = walk.later(position, operator.shape.seqlen) {
+                let later = self.token(later);
+                operator.operands(tile, later).prefetch_gate();
+                prefetch(self.dy.row(tile.batch, later, tile.first..tile.first + tile.width));
+            }
             let mut decays = decays.row(tile.width);
             K::decays(operator.mode, row.z, &mut decays);
             K::store(&Planes::of_decays(&decays), a);
