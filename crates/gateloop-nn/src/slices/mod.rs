@@ -18,15 +18,6 @@
 //! | the scan | [`scan_over_ranks`](crate::scan_over_ranks) |
 //! | the operator | [`gate_loop_over_ranks`](crate::gate_loop::gate_loop_over_ranks) |
 //! | layers | [`LayerInput::with_ranks`](crate::LayerInput::with_ranks) |
-//!
-//! # Collectives
-//! One all-gather a layer forward and one backward, in the order of the graph, which has to be the same on every rank:
-//! the same layers, recorded or not recorded alike, and a backward pass on each rank through its own outputs (of a loss
-//! that is zero, if need be). Under [`recompute`](crate::recompute()) the forward gather runs once more in the backward
-//! pass. A rank that fails before a gather leaves the others waiting in it: an implementation should give up after a while.
-//!
-//! The product of the decays of a slice must not overflow; gates never exceed one. Where it is zero, by underflow or
-//! because a sequence begins in the slice, nothing is taken over from before, whatever it is.
 
 mod boundary;
 mod fold;
@@ -43,7 +34,16 @@ pub(crate) use recurrence::{
 };
 pub(crate) use sliced::{apply, enters_from_before};
 
-/// The ranks that share a sequence, in the order of time.
+/// The ranks that share a sequence, in the order of time: each has a slice of it.
+///
+/// # Collectives
+/// One all-gather a layer forward and one backward, in the order of the graph, which has to be the same on every rank:
+/// the same layers, recorded or not recorded alike, and a backward pass on each rank through its own outputs (of a loss
+/// that is zero, if need be). Under [`recompute`](crate::recompute()) the forward gather runs once more in the backward
+/// pass. A rank that fails before a gather leaves the others waiting in it: an implementation should give up after a while.
+///
+/// The product of the decays of a slice must not overflow; gates never exceed one. Where it is zero, by underflow or
+/// because a sequence begins in the slice, nothing is taken over from before, whatever it is.
 ///
 /// ```
 /// use gateloop_nn::{Result, SequenceRanks};
@@ -77,8 +77,8 @@ pub trait SequenceRanks: Debug + Send + Sync {
     /// The tensors of all ranks, stacked in the order of ranks. Every rank has to call it.
     ///
     /// # Shapes
-    /// - `tensor`: a contiguous tensor of real numbers, [n], of the same length, kind and type of device on every rank;
-    ///   returns [size, n] of the same kind on the same device
+    /// - `tensor`: a contiguous tensor of real numbers, `[N]`, of the same length, kind and type of device on every rank;
+    ///   returns `[size, N]` of the same kind on the same device
     ///
     /// # Errors
     /// Any error, [`NnError::Gather`](crate::NnError::Gather) around one's own; the layer adds what was being gathered.

@@ -83,7 +83,7 @@ fn decays_of_every_size() {
     ] {
         check(("usual", 4.0), heads, form, |x| (x - 1.0) * 0.1);
         check(("none", 4.0), heads, form, |x| x * 0.0);
-        // Ten tokens are nothing in double precision, a thousandth of what a slice has of them.
+        // Ten tokens leave nothing in double precision, and slices have more.
         check(("underflow", 4.0), heads, form, |x| x * 10.0 - 90.0);
         // Exactly zero at some tokens: e^-1000, beside which a sum keeps three digits fewer.
         check(("zeros", 256.0), heads, form, |x| x.lt(-0.9).to_kind(Kind::Double) * -1000.0 - 0.01);
