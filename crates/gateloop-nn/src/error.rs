@@ -2,6 +2,7 @@
 
 use gateloop_scan::ScanError;
 use gateloop_scan::cuda::CudaError;
+use std::error::Error;
 use tch::{Device, Kind, TchError};
 
 /// Every failure of an operator or a layer.
@@ -57,6 +58,28 @@ pub enum NnError {
         form: &'static str,
         /// The condition that does not hold.
         needs: &'static str,
+    },
+    /// What the ranks of a sequence have could not be gathered.
+    #[error("rank {rank} could not gather the {what} of the slices: {source}")]
+    Gather {
+        /// What was to be gathered; a [`SequenceRanks`](crate::SequenceRanks) that fails need not know it.
+        what: &'static str,
+        /// The rank that says so.
+        rank: usize,
+        /// Why not.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The ranks of a sequence gathered something else than each of them has: their shapes or kinds do not agree.
+    #[error(
+        "the {what} of the slices came as {actual:?}, but {expected:?} is needed: do all ranks run the same model?"
+    )]
+    Gathered {
+        /// What was gathered.
+        what: &'static str,
+        /// The shape and kind that this rank's own part implies.
+        expected: (Vec<i64>, Kind),
+        /// What came.
+        actual: (Vec<i64>, Kind),
     },
     /// A custom function failed, forward or backward.
     #[error("custom autograd function: {message}")]

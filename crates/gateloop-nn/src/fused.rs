@@ -1,9 +1,12 @@
 //! The fused operators of CPU tensors: gate, scan and readout in one pass over what the projections
 //! wrote; the backward pass computes the states again, so that training keeps the projections only.
 
-use crate::autograd::{self, Function, Saved};
+mod slice;
+
+use crate::autograd::{Function, Saved};
 use crate::elements::{Elements, Output, TensorElement};
 use crate::error::{NnError, Result};
+use crate::slices::{self, SequenceRanks};
 use crate::threads::TorchThreads;
 use gateloop_scan::gate_loop::{
     GateLoop, GateLoopGrads, GateMode, Real, Rows, RowsMut, SimpleGateLoop, SimpleGateLoopGrads,
@@ -22,6 +25,8 @@ pub(crate) struct Options {
     pub(crate) reverse: bool,
     /// Where sequences begin inside, [B, T] in row-major order.
     pub(crate) segment_starts: Option<Arc<[bool]>>,
+    /// The ranks that share the sequence, if there are several.
+    pub(crate) ranks: Option<Arc<dyn SequenceRanks>>,
 }
 
 /// GateLoop with heads of width 1: `y` and the last state.
@@ -91,8 +96,8 @@ struct Kept<'s> {
 
 impl FusedFunction {
     fn apply(self, inputs: &[&Tensor], state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let inputs: Vec<&Tensor> = inputs.iter().copied().chain(state).collect();
-        let mut outputs = autograd::apply(self, &inputs)?.into_iter();
+        let ranks = self.options.ranks.clone();
+        let mut outputs = slices::apply(self, inputs, state, ranks.as_ref())?.into_iter();
         match (outputs.next(), outputs.next()) {
             (Some(y), Some(last)) => Ok((y, last)),
             _ => Err(NnError::Function { message: "the operator returned too few outputs".into() }),
@@ -111,6 +116,16 @@ impl FusedFunction {
 
     fn state_dims(&self) -> [i64; 2] {
         [self.shape.batch as i64, self.shape.channels as i64]
+    }
+
+    /// The gradient of y, for the projections.
+    fn gradient_or_zeros(&self, dy: Option<&Tensor>, packed: &Tensor) -> Result<Tensor> {
+        if let Some(dy) = dy {
+            return Ok(dy.shallow_clone());
+        }
+        let ScanShape { batch, seqlen, channels, .. } = self.shape;
+        let dims = [batch as i64, seqlen as i64, channels as i64];
+        Ok(Tensor::f_zeros(dims, (packed.kind(), packed.device()))?)
     }
 
     fn run_complex<R: TensorReal>(&self, inputs: &[Tensor]) -> Result<(Vec<Tensor>, Tensor)>
@@ -329,13 +344,7 @@ impl Function for FusedFunction {
     ) -> Result<Vec<Option<Tensor>>> {
         let n = self.projections();
         let kept = Kept { inputs: &saved[..n], checkpoints: &saved[n], state: saved.get(n + 1) };
-        let dy = if let Some(dy) = &grad_outputs[0] {
-            dy.shallow_clone()
-        } else {
-            let ScanShape { batch, seqlen, channels, .. } = self.shape;
-            let dims = [batch as i64, seqlen as i64, channels as i64];
-            Tensor::f_zeros(dims, (saved[0].kind(), saved[0].device()))?
-        };
+        let dy = self.gradient_or_zeros(grad_outputs[0].as_ref(), &saved[0])?;
         let last = grad_outputs[1].as_ref();
         match (saved[0].kind(), self.is_complex) {
             (Kind::Float, true) => self.adjoint_complex::<f32>(&kept, &dy, last),

@@ -4,6 +4,8 @@ use crate::error::{NnError, Result};
 use crate::linear::{Linear, forward_all};
 use crate::norm::RmsNorm;
 use crate::segments::Segments;
+use crate::slices::SequenceRanks;
+use std::sync::Arc;
 use tch::Tensor;
 
 /// A layer over a sequence, with the state that lets it go on after any token.
@@ -28,12 +30,14 @@ pub trait SequenceLayer {
     /// that begins with affine maps computes the normed x again in the backward pass, where the default keeps it.
     ///
     /// # Errors
-    /// [`NnError::Config`] for sequences that begin inside, if the layer knows none, as the default does not.
+    /// [`NnError::Config`] for sequences that begin inside, if the layer knows none, and for a sequence over several
+    /// ranks, if it knows nothing of ranks. The default knows neither.
     ///
     /// # Shapes
     /// - `input`: [B, T, D], T >= 1; returns [B, T, D]
     fn forward_of(&self, input: LayerInput<'_>) -> Result<Tensor> {
         input.without_segments()?;
+        input.without_ranks("this layer cannot be split over ranks")?;
         self.forward(&input.tensor()?)
     }
 
@@ -46,9 +50,11 @@ pub trait SequenceLayer {
     /// [`prefill`](Self::prefill) of what may still have to be normed and may have sequences that begin inside.
     ///
     /// # Errors
-    /// [`NnError::Config`] for a layer that knows no segments, as the default does not.
+    /// [`NnError::Config`] for a layer that knows no segments, as the default does not, and for a sequence over several
+    /// ranks: a state is that of a whole sequence.
     fn prefill_of(&self, input: LayerInput<'_>, state: &mut Self::State) -> Result<Tensor> {
         input.without_segments()?;
+        input.without_ranks(ONLY_FORWARD)?;
         self.prefill(&input.tensor()?, state)
     }
 
@@ -59,24 +65,29 @@ pub trait SequenceLayer {
     fn step(&self, x: &Tensor, state: &mut Self::State) -> Result<Tensor>;
 }
 
+/// Why ranks and a decoding state exclude one another.
+pub(crate) const ONLY_FORWARD: &str =
+    "a sequence over several ranks begins from nothing and leaves no state: use `forward_of`";
+
 /// What a layer reads: a tensor, or one with a norm that is still to be applied.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerInput<'a> {
     pub(crate) x: &'a Tensor,
     norm: Option<&'a RmsNorm>,
     pub(crate) segments: Option<&'a Segments>,
+    pub(crate) ranks: Option<&'a Arc<dyn SequenceRanks>>,
 }
 
 impl<'a> From<&'a Tensor> for LayerInput<'a> {
     fn from(x: &'a Tensor) -> Self {
-        Self { x, norm: None, segments: None }
+        Self { x, norm: None, segments: None, ranks: None }
     }
 }
 
 impl<'a> LayerInput<'a> {
     /// norm(x).
     pub fn normed(norm: &'a RmsNorm, x: &'a Tensor) -> Self {
-        Self { x, norm: Some(norm), segments: None }
+        Self { norm: Some(norm), ..Self::from(x) }
     }
 
     /// The same input with sequences that begin inside.
@@ -88,6 +99,40 @@ impl<'a> LayerInput<'a> {
     /// The sequences that begin inside, if any do.
     pub fn segments(&self) -> Option<&'a Segments> {
         self.segments
+    }
+
+    /// The same input as this rank's slice of a sequence that several ranks share, in the order of time: each is given its
+    /// own slice, of any length from 1, with the segments of it. One rank alone has the whole sequence and is as none.
+    ///
+    /// ```
+    /// use gateloop_nn::{LayerInput, Result, SequenceLayer, SequenceRanks};
+    /// use std::sync::Arc;
+    /// use tch::Tensor;
+    ///
+    /// /// This rank's outputs, [B, T of the slice, D]; each rank calls it with its own slice.
+    /// fn outputs<L: SequenceLayer>(
+    ///     layer: &L,
+    ///     slice: &Tensor,
+    ///     ranks: &Arc<dyn SequenceRanks>,
+    /// ) -> Result<Tensor> {
+    ///     layer.forward_of(LayerInput::from(slice).with_ranks(Some(ranks)))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_ranks(self, ranks: Option<&'a Arc<dyn SequenceRanks>>) -> Self {
+        Self { ranks: ranks.filter(|ranks| ranks.size() > 1), ..self }
+    }
+
+    /// The ranks that share the sequence, if there are several.
+    pub fn ranks(&self) -> Option<&'a Arc<dyn SequenceRanks>> {
+        self.ranks
+    }
+
+    pub(crate) fn without_ranks(&self, problem: &str) -> Result<()> {
+        match self.ranks {
+            None => Ok(()),
+            Some(_) => Err(NnError::Config { key: "ranks", problem: problem.into() }),
+        }
     }
 
     fn without_segments(&self) -> Result<()> {

@@ -7,6 +7,7 @@
 //! | the GateLoop operator, any number of heads | [`gate_loop::gate_loop`] |
 //! | layers, each with `forward`, `prefill` and `step` | [`GateLoop`], [`SimpleGateLoop`], [`Attention`], [`FeedForward`], [`Residual`] |
 //! | less memory for more time | [`recompute()`] |
+//! | one sequence over several processes | [`SequenceRanks`], [`scan_over_ranks`], [`LayerInput::with_ranks`] |
 //! | operations on lists of tensors | [`foreach`] |
 //! | memory kept between steps | [`pool`] |
 //! | CUDA at run time, autocast | [`cuda`] |
@@ -57,6 +58,7 @@ mod scan;
 mod segments;
 mod shared;
 mod simple_gate_loop;
+mod slices;
 mod threads;
 
 pub use attention::{Attention, AttentionConfig, AttentionState, RelPos};
@@ -69,6 +71,7 @@ pub use linear::{Bias, HasLinears, Linear, WeightKind, forward_all};
 pub use norm::{LayerNorm, RmsNorm, RmsNormKind};
 pub use recompute::{recompute, recompute_with};
 pub use residual::{NormPlacement, Residual};
-pub use scan::{ScanOptions, scan, scan_with};
+pub use scan::{ScanOptions, ScannedSlice, scan, scan_over_ranks, scan_with};
 pub use segments::Segments;
 pub use simple_gate_loop::{Engine, SimpleGateLoop, SimpleGateLoopConfig, SimpleGateLoopState};
+pub use slices::SequenceRanks;

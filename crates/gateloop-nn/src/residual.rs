@@ -67,14 +67,14 @@ impl<L: SequenceLayer> Residual<L> {
         run: impl FnOnce(&L, LayerInput<'_>) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let input = input.into();
-        let (x, segments) = (&input.tensor()?, input.segments);
+        let (x, segments, ranks) = (&input.tensor()?, input.segments, input.ranks);
         match &self.norm {
             Norm::Pre(norm) => {
-                let input = LayerInput::normed(norm, x).with_segments(segments);
+                let input = LayerInput::normed(norm, x).with_segments(segments).with_ranks(ranks);
                 Ok(run(&self.layer, input)?.f_add(x)?)
             }
             Norm::Post(norm) => {
-                let input = LayerInput::from(x).with_segments(segments);
+                let input = LayerInput::from(x).with_segments(segments).with_ranks(ranks);
                 norm.forward(&run(&self.layer, input)?.f_add(x)?)
             }
         }

@@ -1,5 +1,7 @@
 //! The differentiable scan: gateloop-scan with libtorch's gradients.
 
+mod slice;
+
 use crate::autograd::{self, Function, Saved};
 use crate::cuda;
 use crate::elements::{Elements, Output, TensorElement, dispatch_kind};
@@ -7,6 +9,8 @@ use crate::error::{NnError, Result};
 use crate::threads::TorchThreads;
 use gateloop_scan::{Algorithm, Scan, ScanGrads, ScanShape};
 use tch::{Device, Tensor};
+
+pub use slice::{ScannedSlice, scan_over_ranks};
 
 /// How a [`scan_with`] is to be done; the default is a forward scan by the fastest algorithm over
 /// sequences without inner boundaries.
@@ -42,21 +46,7 @@ pub fn scan_with(
     h0: Option<&Tensor>,
     options: &ScanOptions,
 ) -> Result<(Tensor, Tensor)> {
-    let [batch, seqlen, channels] = a.size()[..] else {
-        return Err(NnError::Shape {
-            operand: "a",
-            expected: "[B, T, C]".into(),
-            actual: a.size(),
-        });
-    };
-    check_shape("b", b, &[batch, seqlen, channels])?;
-    if let Some(h0) = h0 {
-        check_shape("h0", h0, &[batch, channels])?;
-    }
-    let function = ScanFunction {
-        shape: ScanShape::new(batch as usize, seqlen as usize, channels as usize)?,
-        options: options.clone(),
-    };
+    let function = ScanFunction::of(a, b, h0, options)?;
     let inputs: Vec<&Tensor> = [a, b].into_iter().chain(h0).collect();
     let mut outputs = autograd::apply(function, &inputs)?.into_iter();
     match (outputs.next(), outputs.next()) {
@@ -79,6 +69,23 @@ struct ScanFunction {
 }
 
 impl ScanFunction {
+    /// With the shapes checked.
+    fn of(a: &Tensor, b: &Tensor, h0: Option<&Tensor>, options: &ScanOptions) -> Result<Self> {
+        let [batch, seqlen, channels] = a.size()[..] else {
+            return Err(NnError::Shape {
+                operand: "a",
+                expected: "[B, T, C]".into(),
+                actual: a.size(),
+            });
+        };
+        check_shape("b", b, &[batch, seqlen, channels])?;
+        if let Some(h0) = h0 {
+            check_shape("h0", h0, &[batch, channels])?;
+        }
+        let shape = ScanShape::new(batch as usize, seqlen as usize, channels as usize)?;
+        Ok(Self { shape, options: options.clone() })
+    }
+
     fn sequence_dims(&self) -> [i64; 3] {
         let ScanShape { batch, seqlen, channels, .. } = self.shape;
         [batch as i64, seqlen as i64, channels as i64]

@@ -60,6 +60,14 @@ pub(crate) mod sealed {
         fn scan(scan: &Scan<'_, Self>, h: &mut [Self])
         where
             Self: ScanElement;
+        /// Writes factors and offsets of the map from the state before each sequence to that after it.
+        fn reduce(scan: &Scan<'_, Self>, maps: [&mut [Self]; 2])
+        where
+            Self: ScanElement;
+        /// Writes those of the map from the gradient of the state after each sequence to that of the state before it.
+        fn reduce_adjoint(scan: &Scan<'_, Self>, dh: &[Self], maps: [&mut [Self]; 2])
+        where
+            Self: ScanElement;
         /// Writes the gradients of `scan` to `grads`.
         fn adjoint(scan: &Scan<'_, Self>, upstream: Upstream<'_, Self>, grads: ScanGrads<'_, Self>)
         where

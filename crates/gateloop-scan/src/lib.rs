@@ -44,6 +44,7 @@
 //! - [`Scan`]: the problem, and [`Scan::run`], [`Scan::adjoint`], [`Scan::last_state`].
 //! - [`gate_loop`]: the fused operators of GateLoop layers, gate and readout included.
 //! - [`step()`]: one token at a time, for decoding.
+//! - [`Scan::map_into`], [`Scan::entry_gradient_into`]: what a slice of a longer sequence does to the state that enters it.
 //! - [`Affine`]: the monoid behind the parallel algorithms.
 //! - [`Tolerance`], [`Scan::magnitude`]: how far results may be from exact ones, and why.
 //! - [`ParallelFor`]: the threads to use, if not rayon's.
@@ -65,6 +66,7 @@ mod parallel;
 mod problem;
 mod run;
 mod shape;
+mod slice;
 mod step;
 mod tolerance;
 mod tree;

@@ -9,7 +9,7 @@ use crate::autocast::FullPrecision;
 use crate::autograd::gradients_are_recorded;
 use crate::error::{NnError, Result};
 use crate::gate_loop::{TransitionMode, check_fraction, scale_gradient};
-use crate::layer::{LayerInput, SequenceLayer, sequence_dims, token_dims};
+use crate::layer::{LayerInput, ONLY_FORWARD, SequenceLayer, sequence_dims, token_dims};
 use crate::linear::{Bias, HasLinears, Linear};
 use crate::precision::widen;
 use crate::segments::Segments;
@@ -146,6 +146,7 @@ impl Attention {
         transition: TransitionMode,
     ) -> Result<Tensor> {
         let input = input.into();
+        input.without_ranks("attention over a split sequence is not built")?;
         self.run(&input.tensor()?, &mut None, transition, input.segments)
     }
 
@@ -369,6 +370,7 @@ impl SequenceLayer for Attention {
     }
 
     fn prefill_of(&self, input: LayerInput<'_>, state: &mut AttentionState) -> Result<Tensor> {
+        input.without_ranks(ONLY_FORWARD)?;
         self.run(&input.tensor()?, &mut state.0, self.config.transition, input.segments)
     }
 

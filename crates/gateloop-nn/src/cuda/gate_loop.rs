@@ -1,9 +1,12 @@
 //! The fused operators of CUDA tensors: gate, scan and readout in one kernel; the backward pass computes
 //! the states again from checkpoints, so that training keeps the projections only.
 
+mod slice;
+
 use super::memory::{Place, address, address_of, array, dtype, kind, starts};
-use crate::autograd::{self, Function, Saved};
+use crate::autograd::{Function, Saved};
 use crate::error::{NnError, Result};
+use crate::slices::{self, SequenceRanks};
 use gateloop_scan::ScanShape;
 use gateloop_scan::cuda::{Dims, GateLoopAdjointArgs, GateLoopArgs, Operation};
 use gateloop_scan::gate_loop::GateMode;
@@ -19,6 +22,8 @@ pub(crate) struct Fused {
     pub(crate) reverse: bool,
     /// Where sequences begin inside, [B, T] in row-major order.
     pub(crate) segment_starts: Option<Arc<[bool]>>,
+    /// The ranks that share the sequence, if there are several.
+    pub(crate) ranks: Option<Arc<dyn SequenceRanks>>,
 }
 
 /// `y` [B, T, C] and the last state [B, C].
@@ -49,9 +54,10 @@ pub(crate) fn fused(
     if let Some(state) = state {
         check("state", state, &[batch, channels])?;
     }
-    let function = FusedFunction { fused, shape, has_h0: state.is_some() };
-    let operands: Vec<&Tensor> = inputs.iter().copied().chain(state).collect();
-    let mut outputs = autograd::apply(function, &operands)?.into_iter();
+    let ranks = fused.ranks.clone();
+    let enters = slices::enters_from_before(ranks.as_ref(), fused.reverse)?;
+    let function = FusedFunction { fused, shape, has_h0: state.is_some() || enters };
+    let mut outputs = slices::apply(function, inputs, state, ranks.as_ref())?.into_iter();
     match (outputs.next(), outputs.next()) {
         (Some(y), Some(last)) => Ok((y, last)),
         _ => Err(NnError::Function { message: "the operator returned too few outputs".into() }),
@@ -246,6 +252,7 @@ mod tests {
             mode: GateMode::Complex,
             reverse: false,
             segment_starts: None,
+            ranks: None,
         };
         let real = Fused { operation: Operation::SimpleGateLoop, ..complex.clone() };
         let refused = |which: &Fused, inputs: &[&Tensor], state: Option<&Tensor>| {

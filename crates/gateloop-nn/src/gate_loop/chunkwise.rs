@@ -15,11 +15,11 @@
 //! are tokens and heads, so this costs nothing beside the products. Every exponent is a sum of ln|a| over a
 //! range of tokens, never positive.
 
-use super::operator::{Dims, Operands, state_or_zeros};
+use super::operator::{Before, Dims, Operands, state_or_zeros};
 use super::polar::exp_polar;
 use super::within::{Rotation, within_chunk};
 use crate::error::Result;
-use crate::scan::scan;
+use crate::scan::{ScanOptions, scan, scan_over_ranks};
 use tch::{Kind, Tensor};
 
 /// Shorter chunks leave the matrix products too small to run at speed.
@@ -50,12 +50,12 @@ impl Chunks {
 
 pub(super) fn run(
     operands: &Operands<'_>,
-    state: Option<&Tensor>,
+    before: Before<'_>,
     dims: &Dims,
     chunk_len: i64,
 ) -> Result<(Tensor, Tensor)> {
     let chunks = cut(operands, dims, chunk_len)?;
-    let (entry, last) = states(&chunks, &state_or_zeros(state, operands.q, dims)?, dims)?;
+    let (entry, last) = states(&chunks, before, dims)?;
     let within = within_chunk([&chunks.q, &chunks.k, &chunks.v], &chunks.log_a, &chunks.phase)?;
     let q2 = Rotation::by(&chunks.phase, chunks.q.kind())?.of(&chunks.q)?; // [B, H, N, C, 2d]
     let fading = chunks.narrow(&chunks.log_a.f_exp()?)?.f_unsqueeze(-1)?;
@@ -96,7 +96,7 @@ fn cut(operands: &Operands<'_>, dims: &Dims, chunk_len: i64) -> Result<Chunks> {
 
 /// The state before each chunk, as the stacked real matrix [Re S; -Im S] of [B, H, N, 2d, d] that
 /// meets the rotated queries, and the state after the last chunk, complex [B, H, d, d].
-fn states(chunks: &Chunks, initial: &Tensor, dims: &Dims) -> Result<(Tensor, Tensor)> {
+fn states(chunks: &Chunks, before: Before<'_>, dims: &Dims) -> Result<(Tensor, Tensor)> {
     let Dims { batch, heads, head_dim: d, .. } = *dims;
     let total_log_a = chunks.log_a.f_narrow(-1, -1, 1)?; // [B, H, N, 1]
     let total_phase = chunks.phase.f_narrow(-1, -1, 1)?;
@@ -116,8 +116,19 @@ fn states(chunks: &Chunks, initial: &Tensor, dims: &Dims) -> Result<(Tensor, Ten
         .f_to_kind(added.kind())?
         .f_view([batch * heads, chunks.n, 1])?
         .f_expand(flat, false)?;
-    let h0 = initial.f_reshape([batch * heads, d * d])?;
-    let (h, last) = scan(&decay, &added.f_reshape(flat)?, Some(&h0))?;
+    let added = added.f_reshape(flat)?;
+    let (h0, h, last) = match before {
+        Before::State(state) => {
+            let h0 = state_or_zeros(state, &chunks.q, dims)?.f_reshape([batch * heads, d * d])?;
+            let (h, last) = scan(&decay, &added, Some(&h0))?;
+            (h0, h, last)
+        }
+        Before::Ranks(ranks) => {
+            // The decays lie once a head in memory, which is how they are sent.
+            let slice = scan_over_ranks(&decay, &added, None, &ScanOptions::default(), ranks)?;
+            (slice.h_entry, slice.h, slice.h_last)
+        }
+    };
 
     let before = Tensor::f_cat(&[h0.f_unsqueeze(1)?, h.f_narrow(1, 0, chunks.n - 1)?], 1)?
         .f_view([batch, heads, chunks.n, d, d])?;

@@ -1,20 +1,22 @@
 //! The layer: projections, the operator, gates and the decoding state.
 
-use super::operator::{Form, Operands, gate_loop};
+use super::operator::{Form, Operands, gate_loop, gate_loop_over_ranks};
 use super::transition::{StateTransition, TransitionMode, check_fraction, scale_gradient};
 use crate::autocast::FullPrecision;
 use crate::cuda::{Fused, fused as fused_on_cuda};
 use crate::error::{NnError, Result};
 use crate::fused;
-use crate::layer::{LayerInput, SequenceLayer, sequence_dims, token_dims};
+use crate::layer::{LayerInput, ONLY_FORWARD, SequenceLayer, sequence_dims, token_dims};
 use crate::lean::swish_linear;
 use crate::linear::{Bias, HasLinears, Linear};
 use crate::norm::LayerNorm;
 use crate::precision::widen;
 use crate::recompute::recompute;
 use crate::segments::Segments;
+use crate::slices::SequenceRanks;
 use gateloop_scan::cuda::Operation;
 use gateloop_scan::gate_loop::GateMode;
+use std::sync::Arc;
 use tch::nn::Path;
 use tch::{Device, Tensor};
 
@@ -47,7 +49,7 @@ pub struct GateLoopConfig {
     pub form: Form,
     /// Whether the operator keeps its operands only and is computed again in the backward pass: less
     /// memory for more time, the same numbers. The fused operators, with one channel a head, work like
-    /// that anyway.
+    /// that anyway. Of a sequence over several ranks the states are gathered once more, in the backward pass.
     pub recompute: bool,
 }
 
@@ -195,22 +197,21 @@ impl GateLoop {
         transition: TransitionMode,
     ) -> Result<(Tensor, Tensor)> {
         let (batch, seqlen) = sequence_dims(input.x, self.config.dim)?;
-        let segments = input.segments;
-        segments.map_or(Ok(()), |segments| segments.check(input.x))?;
+        input.segments.map_or(Ok(()), |segments| segments.check(input.x))?;
         let maps: Vec<&Linear> =
             [&self.to_qkv, &self.to_a].into_iter().chain(&self.to_gates).collect();
         let projected = input.project(&maps)?;
         let (qkv, z) = (&self.with_keys(&projected[0])?, &projected[1]);
         let z = scale_gradient(z, self.config.frac_gradient_state_transition)?;
         let (mut y, state) = if self.is_fused() && input.x.device() == Device::Cpu {
-            self.run_fused(qkv, &z, state, transition, segments)?
+            self.run_fused(qkv, &z, state, transition, input)?
         } else {
             let z = z.f_view([batch, seqlen, self.heads, 2])?;
             let qkv = qkv.f_chunk(3, -1)?;
             if self.is_fused() {
-                self.run_on_cuda(&qkv, &z, state, transition, segments)?
+                self.run_on_cuda(&qkv, &z, state, transition, input)?
             } else {
-                self.run_in_parts(&qkv, &z, state, transition, segments)?
+                self.run_in_parts(&qkv, &z, state, transition, input)?
             }
         };
         if let Some(norm) = &self.sub_ln {
@@ -255,13 +256,14 @@ impl GateLoop {
         z: &Tensor,
         state: Option<&Tensor>,
         transition: TransitionMode,
-        segments: Option<&Segments>,
+        input: LayerInput<'_>,
     ) -> Result<(Tensor, Tensor)> {
         let kind = qkv.kind();
         let options = fused::Options {
             mode: gate_mode(transition),
             reverse: false,
-            segment_starts: segments.map(Segments::shared_starts),
+            segment_starts: input.segments.map(Segments::shared_starts),
+            ranks: input.ranks.cloned(),
         };
         let batch = z.size()[0];
         let state = state.map(|state| self.flat_state(state, batch)).transpose()?;
@@ -275,11 +277,12 @@ impl GateLoop {
         z: &Tensor,
         state: Option<&Tensor>,
         transition: TransitionMode,
-        segments: Option<&Segments>,
+        input: LayerInput<'_>,
     ) -> Result<(Tensor, Tensor)> {
         let (operation, mode) = (Operation::GateLoop, gate_mode(transition));
-        let segment_starts = segments.map(Segments::shared_starts);
-        let operator = Fused { operation, mode, reverse: false, segment_starts };
+        let segment_starts = input.segments.map(Segments::shared_starts);
+        let ranks = input.ranks.cloned();
+        let operator = Fused { operation, mode, reverse: false, segment_starts, ranks };
         let batch = z.size()[0];
         let state = state.map(|state| self.flat_state(state, batch)).transpose()?;
         let inputs = [&qkv[0], &qkv[1], &qkv[2], z];
@@ -294,10 +297,11 @@ impl GateLoop {
         z: &Tensor,
         state: Option<&Tensor>,
         transition: TransitionMode,
-        segments: Option<&Segments>,
+        input: LayerInput<'_>,
     ) -> Result<(Tensor, Tensor)> {
         let form = self.config.form;
-        let starts = segments.map(|segments| segments.mask().shallow_clone());
+        let starts = input.segments.map(|segments| segments.mask().shallow_clone());
+        let ranks = input.ranks.cloned();
         let inputs: Vec<&Tensor> = qkv.iter().chain([z]).chain(state).collect();
         if self.config.recompute && inputs.iter().any(|input| input.requires_grad()) {
             // Flags have no gradient; as an input of the function they are shared between threads.
@@ -305,14 +309,14 @@ impl GateLoop {
             let inputs: Vec<&Tensor> = starts.iter().chain(inputs).collect();
             let run = move |inputs: &[Tensor]| {
                 let (flags, inputs) = inputs.split_at(flags);
-                let (y, last) = operator(inputs, transition, form, flags.first())?;
+                let (y, last) = operator(inputs, transition, form, flags.first(), ranks.as_ref())?;
                 Ok([y, last])
             };
             let [y, last] = recompute(run, &inputs)?;
             return Ok((y, last));
         }
         let inputs: Vec<Tensor> = inputs.into_iter().map(Tensor::shallow_clone).collect();
-        operator(&inputs, transition, form, starts.as_ref())
+        operator(&inputs, transition, form, starts.as_ref(), input.ranks)
     }
 }
 
@@ -325,12 +329,13 @@ fn gate_mode(transition: TransitionMode) -> GateMode {
 }
 
 /// y and the last state, from q, k, v, z and, if there is one, the state.
-/// `starts`, Bool [B, T], is where sequences begin inside.
+/// `starts`, Bool [B, T], is where sequences begin inside; with `ranks` there is no state.
 fn operator(
     inputs: &[Tensor],
     transition: TransitionMode,
     form: Form,
     starts: Option<&Tensor>,
+    ranks: Option<&Arc<dyn SequenceRanks>>,
 ) -> Result<(Tensor, Tensor)> {
     // Under autocast the projections are in a low precision, the operator is not.
     let _full = FullPrecision::new();
@@ -340,7 +345,10 @@ fn operator(
         transition = transition.forgetting_at(starts)?;
     }
     let operands = Operands { q: &q, k: &k, v: &v, transition: &transition };
-    let (y, last) = gate_loop(&operands, inputs.get(4), form)?;
+    let (y, last) = match ranks {
+        Some(ranks) => gate_loop_over_ranks(&operands, form, ranks)?,
+        None => gate_loop(&operands, inputs.get(4), form)?,
+    };
     Ok((y.f_to_kind(inputs[0].kind())?, last))
 }
 
@@ -371,6 +379,7 @@ impl SequenceLayer for GateLoop {
     }
 
     fn prefill_of(&self, input: LayerInput<'_>, state: &mut GateLoopState) -> Result<Tensor> {
+        input.without_ranks(ONLY_FORWARD)?;
         let (y, next) = self.run(input, state.0.as_ref(), self.config.transition)?;
         state.0 = Some(next);
         Ok(y)

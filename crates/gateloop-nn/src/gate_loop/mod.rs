@@ -20,6 +20,6 @@ mod transition;
 mod within;
 
 pub use layer::{GateLoop, GateLoopConfig, GateLoopState};
-pub use operator::{Form, Operands, gate_loop};
+pub use operator::{Form, Operands, gate_loop, gate_loop_over_ranks};
 pub use transition::{StateTransition, TransitionMode};
-pub(crate) use transition::{check_fraction, scale_gradient};
+pub(crate) use transition::{check_fraction, pre_activation_product, scale_gradient};

@@ -3,8 +3,10 @@
 use super::transition::{StateTransition, complex_kind};
 use super::{chunkwise, recurrent, scan_form};
 use crate::error::{NnError, Result};
+use crate::slices::SequenceRanks;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use tch::Tensor;
 
 /// How the operator is computed. All forms compute the same function, to within rounding.
@@ -105,11 +107,56 @@ pub fn gate_loop(
     form: Form,
 ) -> Result<(Tensor, Tensor)> {
     let dims = check(operands, state)?;
+    let before = Before::State(state);
     match resolve(form, &dims)? {
         Resolved::Recurrent => recurrent::run(operands, state, &dims),
-        Resolved::Scan => scan_form::run(operands, state, &dims),
-        Resolved::Chunkwise(chunk_len) => chunkwise::run(operands, state, &dims, chunk_len),
+        Resolved::Scan => scan_form::run(operands, before, &dims),
+        Resolved::Chunkwise(chunk_len) => chunkwise::run(operands, before, &dims, chunk_len),
     }
+}
+
+/// [`gate_loop`] of one sequence that `ranks` share, each giving its own slice of the operands, in the order of time;
+/// slices may differ in length.
+///
+/// One all-gather forward and one backward: of one state of every rank and, forward, one decay a head. One rank alone is as
+/// none.
+///
+/// # Shapes
+/// Those of [`gate_loop`] with T the length of this rank's slice; the state is that after the slice's last token.
+///
+/// # Errors
+/// [`NnError::Form`] for the recurrent and the quadratic form, which do not go by way of a scan; those of
+/// [`scan_over_ranks`](crate::scan_over_ranks).
+pub fn gate_loop_over_ranks(
+    operands: &Operands<'_>,
+    form: Form,
+    ranks: &Arc<dyn SequenceRanks>,
+) -> Result<(Tensor, Tensor)> {
+    if ranks.size() <= 1 {
+        return gate_loop(operands, None, form);
+    }
+    let dims = check(operands, None)?;
+    let before = Before::Ranks(ranks);
+    let needs = "the whole sequence on one rank";
+    match form {
+        Form::Recurrent => Err(NnError::Form { form: "recurrent", needs }),
+        Form::Quadratic => Err(NnError::Form { form: "quadratic", needs }),
+        // The same for slices of any length, so that all ranks gather the same.
+        Form::Auto | Form::Scan if dims.head_dim == 1 => scan_form::run(operands, before, &dims),
+        Form::Scan => Err(NnError::Form { form: "scan", needs: "heads of width 1" }),
+        Form::Auto | Form::Chunkwise => {
+            chunkwise::run(operands, before, &dims, chunkwise::chunk_len(&dims))
+        }
+    }
+}
+
+/// What comes before the first token.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Before<'a> {
+    /// A state, complex [B, H, head_dim, head_dim], or nothing.
+    State(Option<&'a Tensor>),
+    /// The slices of other ranks.
+    Ranks(&'a Arc<dyn SequenceRanks>),
 }
 
 enum Resolved {

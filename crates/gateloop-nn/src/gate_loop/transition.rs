@@ -2,6 +2,9 @@
 
 use super::polar::exp_polar;
 use crate::error::{NnError, Result};
+use crate::precision::widen;
+use crate::slices::product_of_logarithms;
+use gateloop_scan::gate_loop::GateMode;
 use std::f64::consts::PI;
 use tch::{Kind, Tensor};
 
@@ -105,6 +108,17 @@ impl StateTransition {
     pub fn decay(&self) -> Result<Tensor> {
         exp_polar(&self.log_magnitude, &self.phase)
     }
+}
+
+/// The product of the decays over time, complex [B, C] of the kind `kind`, from pre-activations [B, T, C, 2].
+pub(crate) fn pre_activation_product(z: &Tensor, mode: GateMode, kind: Kind) -> Result<Tensor> {
+    let mode = match mode {
+        GateMode::Complex => TransitionMode::Complex,
+        GateMode::Real => TransitionMode::Real,
+        GateMode::Identity => TransitionMode::Identity,
+    };
+    let transition = StateTransition::from_pre_activation(&widen(z)?, mode)?;
+    product_of_logarithms(transition.log_magnitude(), Some(transition.phase()), kind)
 }
 
 /// ln sigmoid(x) = -ln(1 + e^{-x}) for x that is not negative.

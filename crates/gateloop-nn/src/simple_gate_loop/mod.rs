@@ -5,11 +5,11 @@ mod heinsen;
 use crate::cuda::{Fused, fused as fused_on_cuda};
 use crate::error::{NnError, Result};
 use crate::fused;
-use crate::layer::{LayerInput, SequenceLayer, sequence_dims, token_dims};
+use crate::layer::{LayerInput, ONLY_FORWARD, SequenceLayer, sequence_dims, token_dims};
 use crate::linear::{Bias, HasLinears, Linear};
 use crate::norm::{LayerNorm, RmsNorm};
 use crate::precision::widen;
-use crate::scan::{ScanOptions, scan_with};
+use crate::scan::{ScanOptions, scan_over_ranks, scan_with};
 use crate::segments::Segments;
 use gateloop_scan::Algorithm;
 use gateloop_scan::cuda::Operation;
@@ -133,18 +133,22 @@ impl SimpleGateLoop {
     fn run(&self, input: LayerInput<'_>, state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         let packed = self.project(input)?;
         if self.is_fused() && packed.device() == Device::Cpu {
-            let (y, h_last) = self.run_fused(&packed, state, input.segments)?;
+            let (y, h_last) = self.run_fused(&packed, state, input)?;
             return self.finish(y, h_last);
         }
         let projected = packed.f_chunk(3, -1)?;
         let (q, kv, z) = (&projected[0], &projected[1], &projected[2]);
         let (y, h_last) = match self.config.engine {
             Engine::Scan(algorithm) => match q.device() {
-                Device::Cuda(_) => self.run_on_cuda(&[q, kv, z], state, input.segments)?,
-                _ => self.run_scan(algorithm, [q, kv, z], state, input.segments)?,
+                Device::Cuda(_) => self.run_on_cuda(&[q, kv, z], state, input)?,
+                _ => self.run_scan(algorithm, [q, kv, z], state, input)?,
             },
             Engine::HeinsenAsReference if input.segments.is_some() => {
                 let problem = "the reference's log-space scan knows no sequences that begin inside";
+                return Err(NnError::Config { key: "use_heinsen", problem: problem.into() });
+            }
+            Engine::HeinsenAsReference if input.ranks.is_some() => {
+                let problem = "the reference's log-space scan cannot be split over ranks";
                 return Err(NnError::Config { key: "use_heinsen", problem: problem.into() });
             }
             Engine::HeinsenAsReference => {
@@ -164,11 +168,12 @@ impl SimpleGateLoop {
         &self,
         packed: &Tensor,
         state: Option<&Tensor>,
-        segments: Option<&Segments>,
+        input: LayerInput<'_>,
     ) -> Result<(Tensor, Tensor)> {
         let (mode, reverse) = (GateMode::default(), self.config.reverse);
-        let segment_starts = segments.map(Segments::shared_starts);
-        let options = fused::Options { mode, reverse, segment_starts };
+        let segment_starts = input.segments.map(Segments::shared_starts);
+        let ranks = input.ranks.cloned();
+        let options = fused::Options { mode, reverse, segment_starts, ranks };
         let (y, h_last) = fused::simple_gate_loop(&widen(packed)?, state, options)?;
         Ok((y.f_to_kind(packed.kind())?, h_last))
     }
@@ -177,12 +182,12 @@ impl SimpleGateLoop {
         &self,
         inputs: &[&Tensor],
         state: Option<&Tensor>,
-        segments: Option<&Segments>,
+        input: LayerInput<'_>,
     ) -> Result<(Tensor, Tensor)> {
         let (operation, mode) = (Operation::SimpleGateLoop, GateMode::default());
-        let segment_starts = segments.map(Segments::shared_starts);
-        let reverse = self.config.reverse;
-        fused_on_cuda(Fused { operation, mode, reverse, segment_starts }, inputs, state)
+        let segment_starts = input.segments.map(Segments::shared_starts);
+        let (reverse, ranks) = (self.config.reverse, input.ranks.cloned());
+        fused_on_cuda(Fused { operation, mode, reverse, segment_starts, ranks }, inputs, state)
     }
 
     fn run_scan(
@@ -190,11 +195,18 @@ impl SimpleGateLoop {
         algorithm: Algorithm,
         [q, kv, z]: [&Tensor; 3],
         state: Option<&Tensor>,
-        segments: Option<&Segments>,
+        input: LayerInput<'_>,
     ) -> Result<(Tensor, Tensor)> {
-        let segment_starts = segments.map(|segments| segments.starts().to_vec());
+        let segment_starts = input.segments.map(|segments| segments.starts().to_vec());
         let options = ScanOptions { algorithm, reverse: self.config.reverse, segment_starts };
-        let (h, h_last) = scan_with(&widen(z)?.f_sigmoid()?, &widen(kv)?, state, &options)?;
+        let (a, kv) = (widen(z)?.f_sigmoid()?, widen(kv)?);
+        let (h, h_last) = match input.ranks {
+            Some(ranks) => {
+                let slice = scan_over_ranks(&a, &kv, state, &options, ranks)?;
+                (slice.h, slice.h_last)
+            }
+            None => scan_with(&a, &kv, state, &options)?,
+        };
         Ok((q.f_mul(&h)?.f_to_kind(q.kind())?, h_last))
     }
 
@@ -237,6 +249,7 @@ impl SequenceLayer for SimpleGateLoop {
                            `forward`";
             return Err(NnError::Config { key: "reverse", problem: problem.into() });
         }
+        input.without_ranks(ONLY_FORWARD)?;
         let (y, next) = self.run(input, state.0.as_ref())?;
         state.0 = Some(next);
         Ok(y)

@@ -33,6 +33,7 @@ pub(crate) mod request;
 pub(crate) mod rows;
 mod segments;
 mod small;
+pub(crate) mod summary;
 mod tasks;
 pub(crate) mod tile;
 #[cfg(test)]
@@ -66,6 +67,14 @@ macro_rules! compiled_here {
                 grads: ScanGrads<'_, Self>,
             ) {
                 self::adjoint(scan, upstream, grads);
+            }
+
+            fn reduce(scan: &Scan<'_, Self>, maps: [&mut [Self]; 2]) {
+                self::reduce(scan, maps);
+            }
+
+            fn reduce_adjoint(scan: &Scan<'_, Self>, dh: &[Self], maps: [&mut [Self]; 2]) {
+                self::reduce_adjoint(scan, dh, maps);
             }
         }
     )*};
@@ -102,6 +111,26 @@ fn adjoint<E: ScanElement>(scan: &Scan<'_, E>, upstream: Upstream<'_, E>, grads:
     let threads = scan.threads();
     let request = Request::scan::<E>(shape, threads.threads(), db.misalignment());
     run(&Backward { scan, upstream, da, db, dh0 }, &request, threads);
+}
+
+/// Writes the map from the state that enters to that which leaves; `scan` has an initial state.
+fn reduce<E: ScanElement>(scan: &Scan<'_, E>, maps: [&mut [E]; 2]) {
+    let threads = scan.threads();
+    let request = Request::scan::<E>(scan.shape(), threads.threads(), 0);
+    // Nothing is written to the states.
+    let pass = Forward { scan, h: Output::new(&mut [], false) };
+    summary::summarize(&pass, &Plan::new(&request), threads, maps);
+}
+
+/// Writes the map from the gradient of the state that leaves to that of the one that enters.
+fn reduce_adjoint<E: ScanElement>(scan: &Scan<'_, E>, dh: &[E], maps: [&mut [E]; 2]) {
+    let threads = scan.threads();
+    let request = Request::scan::<E>(scan.shape(), threads.threads(), 0);
+    let [da, db] = [0, 1].map(|_| Output::new(&mut [], false));
+    // States are read for the gradients of decays only, and those are not wanted.
+    let upstream = Upstream { h: dh, dh, dh_last: None };
+    let pass = Backward { scan, upstream, da, db, dh0: None };
+    summary::summarize(&pass, &Plan::new(&request), threads, maps);
 }
 
 fn run<P: Relayed<IN, OUT>, const IN: usize, const OUT: usize>(

@@ -10,14 +10,14 @@ use crate::ScanElement;
 use crate::chunked::dispatch::Isa;
 use crate::chunked::drive::{Pass, Walk};
 use crate::chunked::output::Output;
-use crate::chunked::rows::{fold_backward, retreat};
 use crate::chunked::tile::Tile;
 
 use super::CHECKPOINT_LEN;
 use super::kind::{Grads, Kind, Row};
 use super::operator::Operator;
-use super::planes::{Block, DecayRow, MAX_WIDTH, Planes, Scratch};
+use super::planes::{Block, MAX_WIDTH, Planes, Scratch};
 use super::rows::{Rows, SharedRows};
+use super::summary::Back;
 
 /// Writes the gradients.
 pub(super) struct Backward<'p, 'a, K: Kind> {
@@ -117,40 +117,6 @@ impl<K: Kind> Backward<'_, '_, K> {
             }
         }
     }
-
-    /// The affine map of `positions`, and what it does to the state if nothing is written.
-    #[inline(always)]
-    fn reduce(&self, tile: Tile, positions: Range<usize>, walk: &mut Walk<'_, K::State>) {
-        let operator = self.operator;
-        let mut decays = DecayRow::zero();
-        let (mut a, mut dh) = ([K::State::ZERO; MAX_WIDTH], [K::State::ZERO; MAX_WIDTH]);
-        let (a, dh) = (&mut a[..tile.width], &mut dh[..tile.width]);
-        for position in positions {
-            let t = operator.token(self.mirrored(position));
-            let row = operator.operands(tile, t);
-            let mut decays = decays.row(tile.width);
-            K::decays(operator.mode, row.z, &mut decays);
-            K::store(&Planes::of_decays(&decays), a);
-            let mut g = Planes::zero(tile.width);
-            for ((g, &q), &dy) in g.re_mut().iter_mut().zip(row.q).zip(self.upstream(tile, t)) {
-                *g = q * dy;
-            }
-            K::store(&g, dh);
-            let is_cut = self.is_cut(tile.batch, position);
-            if let Some(fold) = &mut walk.fold {
-                fold_backward(fold, a, dh);
-                if is_cut {
-                    fold.offset.fill(K::State::ZERO);
-                }
-            }
-            if !walk.write {
-                retreat(walk.state, a, dh);
-                if is_cut {
-                    walk.state.fill(K::State::ZERO);
-                }
-            }
-        }
-    }
 }
 
 impl<K: Kind> Pass for Backward<'_, '_, K> {
@@ -175,7 +141,7 @@ impl<K: Kind> Pass for Backward<'_, '_, K> {
         walk: &mut Walk<'_, K::State>,
     ) {
         if walk.fold.is_some() || !walk.write {
-            self.reduce(tile, positions.clone(), walk);
+            Back { operator: self.operator, dy: self.dy }.reduce(tile, positions.clone(), walk);
         }
         if !walk.write {
             return;

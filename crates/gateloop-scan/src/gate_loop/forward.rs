@@ -36,10 +36,23 @@ impl<R> Operands<'_, R> {
     #[inline(always)]
     pub(super) fn prefetch(&self) {
         prefetch(self.q);
+        self.prefetch_input();
+    }
+
+    /// The same of what moves a state.
+    #[inline(always)]
+    pub(super) fn prefetch_input(&self) {
         prefetch(self.input.k);
         if let Some(v) = self.input.v {
             prefetch(v);
         }
+        prefetch(self.z);
+    }
+
+    /// The same of what moves the gradient of a state.
+    #[inline(always)]
+    pub(super) fn prefetch_gate(&self) {
+        prefetch(self.q);
         prefetch(self.z);
     }
 }

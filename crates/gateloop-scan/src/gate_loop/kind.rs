@@ -34,6 +34,14 @@ pub trait Kind: Sized + Send + Sync + 'static {
         before: &Planes<Self::Real>,
         h: &mut Planes<Self::Real>,
     );
+    /// `offset <- a offset + input`, `factor <- a factor`: the map of the rows so far, and then this one.
+    #[doc(hidden)]
+    fn compose(
+        decays: &Decays<'_, Self::Real>,
+        input: Input<'_, Self::Real>,
+        offset: &mut Planes<Self::Real>,
+        factor: &mut Planes<Self::Real>,
+    );
     #[doc(hidden)]
     fn retreat(row: &Row<'_, Self::Real>, grads: &mut Grads<'_, Self::Real>);
 }

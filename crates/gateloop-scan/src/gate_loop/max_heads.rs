@@ -67,6 +67,21 @@ where
     }
 
     #[inline(always)]
+    fn compose(
+        decays: &Decays<'_, R>,
+        input: Input<'_, R>,
+        offset: &mut Planes<R>,
+        factor: &mut Planes<R>,
+    ) {
+        let (k, v) = (input.k, input.v.unwrap_or(input.k));
+        let a = [&*decays.re, &*decays.im];
+        let (re, im) = offset.both_mut();
+        advance_in_place(a, [k, v], re, im);
+        let (re, im) = factor.both_mut();
+        multiply_in_place(a, re, im);
+    }
+
+    #[inline(always)]
     fn retreat(row: &Row<'_, R>, grads: &mut Grads<'_, R>) {
         let (k, v) = (row.input.k, row.input.v.unwrap_or(row.input.k));
         let n = row.q.len();
@@ -105,6 +120,36 @@ fn advance<R: Real>(
     for i in 0..n {
         h_re[i] = a_re[i] * before_re[i] - a_im[i] * before_im[i] + k[i] * v[i];
         h_im[i] = a_re[i] * before_im[i] + a_im[i] * before_re[i];
+    }
+}
+
+/// `h <- a h + k v`, rounded as [`advance`] does.
+#[inline(always)]
+fn advance_in_place<R: Real>(
+    [a_re, a_im]: [&[R]; 2],
+    [k, v]: [&[R]; 2],
+    h_re: &mut [R],
+    h_im: &mut [R],
+) {
+    let n = h_re.len();
+    let (a_re, a_im, k, v) = (&a_re[..n], &a_im[..n], &k[..n], &v[..n]);
+    let h_im = &mut h_im[..n];
+    for i in 0..n {
+        let (re, im) = (h_re[i], h_im[i]);
+        h_re[i] = a_re[i] * re - a_im[i] * im + k[i] * v[i];
+        h_im[i] = a_re[i] * im + a_im[i] * re;
+    }
+}
+
+/// `p <- a p`
+#[inline(always)]
+fn multiply_in_place<R: Real>([a_re, a_im]: [&[R]; 2], p_re: &mut [R], p_im: &mut [R]) {
+    let n = p_re.len();
+    let (a_re, a_im, p_im) = (&a_re[..n], &a_im[..n], &mut p_im[..n]);
+    for i in 0..n {
+        let (re, im) = (p_re[i], p_im[i]);
+        p_re[i] = a_re[i] * re - a_im[i] * im;
+        p_im[i] = a_re[i] * im + a_im[i] * re;
     }
 }
 

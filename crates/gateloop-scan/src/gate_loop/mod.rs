@@ -40,6 +40,8 @@ mod planes;
 mod real;
 mod rows;
 mod simple;
+mod slice;
+mod summary;
 
 pub use kind::Kind;
 pub use max_heads::MaxHeads;

@@ -247,7 +247,7 @@ impl<'a, K: Kind> Operator<'a, K> {
         })
     }
 
-    fn plan(&self, streamed: bool) -> Plan {
+    pub(super) fn plan(&self, streamed: bool) -> Plan {
         Plan::new(&Request {
             shape: self.shape,
             element_bytes: size_of::<K::Real>(),

@@ -41,6 +41,21 @@ impl<R: Real> Kind for Simple<R> {
     }
 
     #[inline(always)]
+    fn compose(
+        decays: &Decays<'_, R>,
+        input: Input<'_, R>,
+        offset: &mut Planes<R>,
+        factor: &mut Planes<R>,
+    ) {
+        for ((h, &a), &kv) in offset.re_mut().iter_mut().zip(&*decays.re).zip(input.k) {
+            *h = a * *h + kv;
+        }
+        for (p, &a) in factor.re_mut().iter_mut().zip(&*decays.re) {
+            *p = a * *p;
+        }
+    }
+
+    #[inline(always)]
     fn retreat(row: &Row<'_, R>, grads: &mut Grads<'_, R>) {
         let n = row.q.len();
         let g = &mut grads.scratch.g_re[..n];
