@@ -20,7 +20,8 @@ pub enum Reduce {
 /// Ranks that work together: all of a program's, or some. A clone is the same group.
 ///
 /// Every operation is *collective*: all ranks of the group call it, in the same order, with tensors of the same shape and
-/// kind. In a group of one rank every operation is done at once and costs nothing.
+/// kind: Gloo ends a process that is sent more than it expects. In a group of one rank every operation is done at once and
+/// costs nothing.
 #[derive(Debug, Clone)]
 pub struct Group {
     rank: usize,

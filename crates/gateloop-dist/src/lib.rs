@@ -14,6 +14,7 @@
 //! | what was sent | [`Traffic`] |
 //! | what goes wrong, and which rank is to blame | [`DistError`], [`Culprit`] |
 //! | ranks on one machine, without a launcher | [`local`] |
+//! | tests on several ranks | [`testing`] |
 //!
 //! Every operation ends: with its result, or with an error that names the ranks that did not take part, at the latest
 //! after [`Options::timeout`].
@@ -48,6 +49,7 @@ mod meeting;
 mod rendezvous;
 #[cfg(feature = "c10d")]
 mod store;
+pub mod testing;
 mod traffic;
 
 /// What stands behind [`Dist`] and [`Group`]: c10d, or nothing.

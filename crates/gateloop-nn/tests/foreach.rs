@@ -245,7 +245,7 @@ fn lerp_goes_a_share_of_the_way_and_refuses_what_does_not_match() -> TestResult 
 }
 
 #[test]
-fn gradients_are_replaced_without_a_copy() -> Result<(), NnError> {
+fn gradients_are_replaced_without_a_copy() -> gateloop_nn::Result<()> {
     let options = (Kind::Float, Device::Cpu);
     let leaves = [Tensor::ones([2, 3], options), Tensor::ones([4], options)];
     let leaves = leaves.map(|leaf| leaf.set_requires_grad(true));

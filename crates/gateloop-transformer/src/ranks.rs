@@ -4,6 +4,7 @@ use crate::config::{Config, ConfigError, DistConfig};
 use crate::data::Share;
 use crate::device::{DeviceError, device_of};
 use gateloop_dist::{Backend, Dist, DistError, Environment, Group, Options, has_nccl};
+use gateloop_nn::SequenceRanks;
 use std::sync::Arc;
 use std::time::Duration;
 use tch::Device;
@@ -130,6 +131,11 @@ impl Ranks {
     /// Those that share this one's sequences.
     pub fn sequence(&self) -> &Arc<Group> {
         &self.sequence
+    }
+
+    /// The same as layers take them; `None` where a sequence is not shared.
+    pub fn slices(&self) -> Option<Arc<dyn SequenceRanks>> {
+        (self.sequence.size() > 1).then(|| Arc::clone(&self.sequence) as Arc<dyn SequenceRanks>)
     }
 
     /// Those that have the same part of other sequences as this one.

@@ -1,7 +1,8 @@
 //! Ranks that fail the others: each of the others ends in time, and says who it was.
 
-use crate::{across, error, is_rank, options, program, report, told};
+use crate::{error, report};
 use gateloop_dist::local::{Ended, Ranks, free_port, variables};
+use gateloop_dist::testing::{across, impatient, is_rank, options, told};
 use gateloop_dist::{Dist, DistError, Reduce};
 use std::env;
 use std::path::Path;
@@ -16,9 +17,7 @@ const TIMEOUT_S: u64 = 4;
 const LIMIT: Duration = Duration::from_secs(90);
 
 fn quick(test: &str) -> Command {
-    let mut command = program(test);
-    command.env("GATELOOP_TEST_TIMEOUT", TIMEOUT_S.to_string());
-    command
+    impatient(test, TIMEOUT_S)
 }
 
 /// Sums over and over; at the third one rank 1 does what it does.

@@ -1,6 +1,6 @@
 //! What the operations compute.
 
-use crate::across;
+use gateloop_dist::testing::across;
 use gateloop_dist::{Dist, DistError, Group, Options, Reduce, Traffic};
 use tch::{Device, Kind, Tensor};
 

@@ -14,7 +14,8 @@
 //!
 //! | what | where |
 //! | --- | --- |
-//! | the ranks, to be implemented over a transport | [`SequenceRanks`] |
+//! | the ranks, over any transport | [`SequenceRanks`] |
+//! | ranks that are processes | [`gateloop_dist::Group`] |
 //! | the scan | [`scan_over_ranks`](crate::scan_over_ranks) |
 //! | the operator | [`gate_loop_over_ranks`](crate::gate_loop::gate_loop_over_ranks) |
 //! | layers | [`LayerInput::with_ranks`](crate::LayerInput::with_ranks) |
@@ -22,6 +23,7 @@
 mod boundary;
 mod fold;
 mod gather;
+mod processes;
 mod recurrence;
 mod sliced;
 

@@ -47,13 +47,14 @@ impl Batch {
     /// The rows of a share, which are as many as those of the others, or one less.
     pub fn part(&self, share: Share) -> Self {
         let Share { index, of } = share;
-        let (start, end) = (self.batch * index / of, self.batch * (index + 1) / of);
-        let (start, len) = (start * self.window_len, (end - start) * self.window_len);
+        let before = self.batch * index / of;
+        let rows = self.batch * (index + 1) / of - before;
+        let (start, len) = (before * self.window_len, rows * self.window_len);
         Self {
             ids: self.ids[start..][..len].to_vec(),
             marks: part(self.marks.as_ref(), start, len),
             document_starts: part(self.document_starts.as_ref(), start, len),
-            batch: end - self.batch * index / of,
+            batch: rows,
             window_len: self.window_len,
         }
     }
@@ -61,9 +62,8 @@ impl Batch {
     /// The part of every row that is rank `rank`'s of `size` that share the sequence: as many inputs as the others have, or
     /// one less. The first token of a part is the last target of the part before.
     pub fn slice(&self, rank: usize, size: usize) -> Self {
-        let len = self.window_len.saturating_sub(1);
-        let (start, end) = (len * rank / size, len * (rank + 1) / size);
-        let width = end - start + 1;
+        let start = self.slice_start(rank, size);
+        let width = self.slice_len(rank, size) + 1;
         Self {
             ids: columns(&self.ids, self.window_len, start, width),
             marks: self.marks.as_ref().map(|all| columns(all, self.window_len, start, width)),
@@ -74,6 +74,15 @@ impl Batch {
             batch: self.batch,
             window_len: width,
         }
+    }
+
+    /// How many inputs of a row are those of rank `rank` of `size`.
+    pub fn slice_len(&self, rank: usize, size: usize) -> usize {
+        self.slice_start(rank + 1, size) - self.slice_start(rank, size)
+    }
+
+    fn slice_start(&self, rank: usize, size: usize) -> usize {
+        self.window_len.saturating_sub(1) * rank / size
     }
 
     /// Which tokens the loss is taken over, `[batch, window_len]`; `None` for all. The first token of a document is

@@ -6,7 +6,7 @@ mod tally;
 mod validate;
 
 pub use accuracy::Accuracy;
-pub use validate::{Validation, validate};
+pub use validate::{Validation, validate, validate_on};
 
 use crate::config::LossOn;
 use crate::data::{Batch, Tokens};

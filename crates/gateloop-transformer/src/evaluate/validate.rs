@@ -6,7 +6,9 @@ use super::{Accuracy, Evaluation};
 use crate::config::LossOn;
 use crate::data::Batch;
 use crate::model::{Model, ModelError};
+use gateloop_nn::SequenceRanks;
 use std::f64::consts::LN_2;
+use std::sync::Arc;
 
 /// What a validation came to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,10 +35,25 @@ pub fn validate(
     rows: usize,
     loss_on: LossOn,
 ) -> Result<Validation, ModelError> {
+    validate_on(model, windows, rows, loss_on, None)
+}
+
+/// The same among the ranks of a sequence, which read a slice of each window each. Collective among them.
+pub fn validate_on(
+    model: &Model,
+    windows: &Batch,
+    rows: usize,
+    loss_on: LossOn,
+    ranks: Option<&Arc<dyn SequenceRanks>>,
+) -> Result<Validation, ModelError> {
     let mut tally = Tally::default();
     tch::no_grad(|| {
         for batch in windows.chunks(rows) {
-            Rows::predict(model, &batch, loss_on, None)?.each(|row| {
+            let predicted = match ranks {
+                Some(ranks) => Rows::predict_together(model, &batch, loss_on, ranks)?,
+                None => Rows::predict(model, &batch, loss_on, None)?,
+            };
+            predicted.each(|row| {
                 tally.begin();
                 tally.add(row, 0, |place| row.count(place));
             });

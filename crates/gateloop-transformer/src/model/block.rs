@@ -5,10 +5,22 @@ use crate::config::{LayerKind, ModelConfig};
 use gateloop_nn::gate_loop::TransitionMode;
 use gateloop_nn::{
     FeedForward, FeedForwardConfig, HasLinears, LayerInput, Linear, NnError, NormPlacement,
-    Residual, Segments, SequenceLayer,
+    Residual, Segments, SequenceLayer, SequenceRanks, recompute_with,
 };
+use std::sync::Arc;
 use tch::Tensor;
 use tch::nn::Path;
+
+/// How a whole sequence is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading<'a> {
+    /// How gates are made of what is read.
+    pub(super) transition: TransitionMode,
+    /// The texts that begin inside.
+    pub(super) segments: Option<&'a Arc<Segments>>,
+    /// Those that have the other parts of the sequence.
+    pub(super) ranks: Option<&'a Arc<dyn SequenceRanks>>,
+}
 
 #[derive(Debug)]
 pub(super) struct Block {
@@ -46,13 +58,8 @@ impl Block {
     }
 
     /// A whole sequence, [B, T, D].
-    pub(super) fn forward(
-        &self,
-        x: &Tensor,
-        transition: TransitionMode,
-        segments: Option<&Segments>,
-    ) -> Result<Tensor, NnError> {
-        self.forward_watched(x, transition, segments, |_, _, _| Ok(()))
+    pub(super) fn forward(&self, x: &Tensor, reading: Reading<'_>) -> Result<Tensor, NnError> {
+        self.forward_watched(x, reading, |_, _, _| Ok(()))
     }
 
     /// [`forward`](Self::forward), in which `watch` sees each mixer and what it is about to read, first `front`, if there is
@@ -60,20 +67,39 @@ impl Block {
     pub(super) fn forward_watched(
         &self,
         x: &Tensor,
-        transition: TransitionMode,
-        segments: Option<&Segments>,
+        Reading { transition, segments, ranks }: Reading<'_>,
         mut watch: impl FnMut(&'static str, &Mixer, LayerInput<'_>) -> Result<(), NnError>,
     ) -> Result<Tensor, NnError> {
         let names = ["front", "mixer"];
         let mut x = x.shallow_clone();
         for (mixer, name) in self.mixers.iter().zip(&names[names.len() - self.mixers.len()..]) {
-            let input = LayerInput::from(&x).with_segments(segments);
+            let input = LayerInput::from(&x);
+            let input = input.with_segments(segments.map(Arc::as_ref)).with_ranks(ranks);
             x = mixer.around(input, |mixer, input| {
                 watch(name, mixer, input)?;
                 mixer.forward_with(input, transition)
             })?;
         }
         self.feed_forward.forward(&x)
+    }
+
+    /// [`forward`](Self::forward) without what it would keep for its backward pass, in which it is done again;
+    /// `parameters` are the block's.
+    pub(super) fn recomputed(
+        self: &Arc<Self>,
+        x: &Tensor,
+        reading: Reading<'_>,
+        parameters: &[Tensor],
+    ) -> Result<Tensor, NnError> {
+        let Reading { transition, segments, ranks } = reading;
+        let (block, segments, ranks) = (Arc::clone(self), segments.cloned(), ranks.cloned());
+        let run = move |inputs: &[Tensor]| {
+            let (segments, ranks) = (segments.as_ref(), ranks.as_ref());
+            Ok([block.forward(&inputs[0], Reading { transition, segments, ranks })?])
+        };
+        let parameters: Vec<&Tensor> = parameters.iter().collect();
+        let [y] = recompute_with(run, &[x], &parameters)?;
+        Ok(y)
     }
 
     /// A piece of a sequence, [B, T, D], from one state for each mixer.

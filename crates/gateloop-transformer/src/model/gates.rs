@@ -1,5 +1,6 @@
 //! The gates of a model at work: how long each layer remembers.
 
+use super::block::Reading;
 use super::mixer::transition_mode;
 use super::{Model, ModelError};
 use tch::Tensor;
@@ -15,11 +16,12 @@ impl Model {
         self.check_ids(ids, 2)?;
         let config = &self.config;
         let transition = transition_mode(config.ablate_complex, config.ablate_state_transition);
+        let reading = Reading { transition, segments: None, ranks: None };
         tch::no_grad(|| {
             let mut gates = Vec::new();
             let mut x = self.embed(ids)?;
             for (n, block) in self.blocks.iter().enumerate() {
-                x = block.forward_watched(&x, transition, None, |part, mixer, input| {
+                x = block.forward_watched(&x, reading, |part, mixer, input| {
                     let log_a = mixer.log_gate_magnitude(input)?;
                     gates.extend(log_a.map(|log_a| (format!("layers.{n}.{part}"), log_a)));
                     Ok(())

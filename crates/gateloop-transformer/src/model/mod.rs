@@ -3,28 +3,27 @@
 mod block;
 mod error;
 mod gates;
+mod loss;
 mod mixer;
 mod quantize;
 
 pub use error::ModelError;
+pub use loss::LossInput;
 pub use mixer::LayerState;
 
 use crate::config::ModelConfig;
 use crate::hex::hex;
 use crate::weights::Tensors;
-use block::Block;
+use block::{Block, Reading};
 use error::ids_error;
 use gateloop_nn::autograd::gradients_are_recorded;
-use gateloop_nn::gate_loop::TransitionMode;
-use gateloop_nn::{
-    Bias, Linear, NnError, RmsNorm, Segments, SequenceLayer, WeightKind, recompute_with,
-};
+use gateloop_nn::{Bias, Linear, RmsNorm, Segments, SequenceLayer, SequenceRanks, WeightKind};
 use mixer::{Mixer, transition_mode};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tch::nn::{Init, VarStore};
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// A GateLoop language model with its parameters.
 #[derive(Debug)]
@@ -45,9 +44,6 @@ pub struct Model {
 /// libtorch has one random generator for the process: a model that is built beside another must not
 /// take numbers from the other's seed.
 static INITIALISING: Mutex<()> = Mutex::new(());
-
-/// The target that no loss is taken of.
-const IGNORED: i64 = -100;
 
 /// What the model remembers while it decodes: one state for each layer, and one more, before it, for a gate loop in
 /// front of attention. Those of gate loops do not grow with the number of tokens, those of attention do, up to its window.
@@ -82,23 +78,6 @@ impl DecodeState {
     pub fn repeated(self, count: usize) -> Result<Self, ModelError> {
         let rows = |state: LayerState| state.repeated(count as i64);
         Ok(Self { layers: self.layers.into_iter().map(rows).collect::<Result<_, _>>()? })
-    }
-}
-
-/// Windows to take a loss of.
-#[derive(Debug, Clone, Copy)]
-pub struct LossInput<'a> {
-    /// Int64 [B, T + 1], T >= 1: each token is predicted from those before it.
-    pub windows: &'a Tensor,
-    /// Bool [B, T + 1], the first column ignored: the tokens that count; all if `None`.
-    pub counts: Option<&'a Tensor>,
-    /// The texts that begin inside the first T tokens, [B, T].
-    pub segments: Option<&'a Arc<Segments>>,
-}
-
-impl<'a> From<&'a Tensor> for LossInput<'a> {
-    fn from(windows: &'a Tensor) -> Self {
-        Self { windows, counts: None, segments: None }
     }
 }
 
@@ -197,7 +176,7 @@ impl Model {
     /// [`forward`](Self::forward) with ablations for this call.
     pub fn forward_with(&self, ids: &Tensor, ablation: Ablation) -> Result<Tensor, ModelError> {
         self.check_ids(ids, 2)?;
-        self.run(ids, ablation, None)
+        self.run(ids, ablation, None, None)
     }
 
     /// [`forward`](Self::forward) of several texts packed into each row, which know nothing of one another.
@@ -210,7 +189,22 @@ impl Model {
         segments: &Arc<Segments>,
     ) -> Result<Tensor, ModelError> {
         self.check_ids(ids, 2)?;
-        self.run(ids, Ablation::default(), Some(segments))
+        self.run(ids, Ablation::default(), Some(segments), None)
+    }
+
+    /// [`forward`](Self::forward) of this rank's slice of texts that several ranks have together, packed or not. Collective
+    /// among them.
+    ///
+    /// # Shapes
+    /// - `ids`: Int64 [B, T], the slice; returns [B, T, V]
+    pub fn forward_slice(
+        &self,
+        ids: &Tensor,
+        segments: Option<&Arc<Segments>>,
+        ranks: &Arc<dyn SequenceRanks>,
+    ) -> Result<Tensor, ModelError> {
+        self.check_ids(ids, 2)?;
+        self.run(ids, Ablation::default(), segments, Some(ranks))
     }
 
     /// [`forward_with`](Self::forward_with) for ids that have been checked.
@@ -219,18 +213,20 @@ impl Model {
         ids: &Tensor,
         ablation: Ablation,
         segments: Option<&Arc<Segments>>,
+        ranks: Option<&Arc<dyn SequenceRanks>>,
     ) -> Result<Tensor, ModelError> {
         let transition = transition_mode(
             ablation.complex.unwrap_or(self.config.ablate_complex),
             ablation.state_transition.unwrap_or(self.config.ablate_state_transition),
         );
+        let reading = Reading { transition, segments, ranks };
         let mut x = self.embed(ids)?;
         for (n, block) in self.blocks.iter().enumerate() {
             x = match self.recomputed.get(n) {
                 Some(parameters) if gradients_are_recorded() => {
-                    recomputed(block, &x, transition, segments, parameters)?
+                    block.recomputed(&x, reading, parameters)?
                 }
-                _ => block.forward(&x, transition, segments.map(Arc::as_ref))?,
+                _ => block.forward(&x, reading)?,
             };
         }
         self.logits(&x)
@@ -247,81 +243,6 @@ impl Model {
         };
         let blocks = if recompute { self.blocks.len() } else { 0 };
         self.recomputed = (0..blocks).map(of_block).collect();
-    }
-
-    /// Mean cross entropy in nats of predicting each token from those before it.
-    ///
-    /// # Shapes
-    /// - `windows`: Int64 [B, T + 1], T >= 1; returns a scalar
-    ///
-    /// Of a quantised model under [`tch::no_grad`] only.
-    pub fn loss(&self, windows: &Tensor) -> Result<Tensor, ModelError> {
-        self.loss_with(windows, Ablation::default())
-    }
-
-    /// [`loss`](Self::loss) with ablations for this call.
-    pub fn loss_with(&self, windows: &Tensor, ablation: Ablation) -> Result<Tensor, ModelError> {
-        self.check_windows(windows)?;
-        let logits = self.run(&windows.f_narrow(1, 0, windows.size()[1] - 1)?, ablation, None)?;
-        self.cross_entropy(&logits, windows)
-    }
-
-    /// [`loss`](Self::loss) of windows that go on from `state`, which is moved past the tokens that are read. The
-    /// gradient goes back into `state`, unless it is [`detached`](DecodeState::detached).
-    ///
-    /// # Shapes
-    /// - `windows`: Int64 [B, T + 1], T >= 1; returns a scalar
-    pub fn loss_from(
-        &self,
-        windows: &Tensor,
-        state: &mut DecodeState,
-    ) -> Result<Tensor, ModelError> {
-        self.loss_of(&windows.into(), Some(state))
-    }
-
-    /// [`loss`](Self::loss) with all that can be said of the windows, from an empty state or as
-    /// [`loss_from`](Self::loss_from); 0 where no token counts.
-    pub fn loss_of(
-        &self,
-        input: &LossInput<'_>,
-        state: Option<&mut DecodeState>,
-    ) -> Result<Tensor, ModelError> {
-        let LossInput { windows, counts, segments } = *input;
-        self.check_windows(windows)?;
-        let len = windows.size()[1] - 1;
-        let inputs = windows.f_narrow(1, 0, len)?;
-        let logits = match state {
-            Some(state) => self.logits(&self.read(&inputs, state, segments)?)?,
-            None => self.run(&inputs, Ablation::default(), segments)?,
-        };
-        let Some(counts) = counts else { return self.cross_entropy(&logits, windows) };
-        let counts = counts.f_narrow(1, 1, len)?.f_reshape([-1])?;
-        let targets = windows.f_narrow(1, 1, len)?.f_reshape([-1])?;
-        let targets = targets.f_masked_fill(&counts.f_logical_not()?, IGNORED)?;
-        let logits = logits.f_reshape([-1, self.config.num_tokens as i64])?;
-        let sum =
-            logits.f_cross_entropy_loss(&targets, None::<Tensor>, Reduction::Sum, IGNORED, 0.0)?;
-        let number = counts.f_sum(Kind::Float)?.f_clamp_min(1.0)?;
-        Ok(sum.f_div(&number)?)
-    }
-
-    /// Refuses what is no matrix of windows, and weights that cannot be trained where gradients are recorded.
-    fn check_windows(&self, windows: &Tensor) -> Result<(), ModelError> {
-        if gradients_are_recorded() {
-            self.check_trainable()?;
-        }
-        let [_, len] = windows.size()[..] else { return Err(ids_error(windows, "[B, T + 1]")) };
-        if len < 2 {
-            return Err(ids_error(windows, "[B, T + 1] with T at least 1"));
-        }
-        self.check_ids(windows, 2)
-    }
-
-    /// Of logits [B, T, V] for all but the first token of windows [B, T + 1].
-    fn cross_entropy(&self, logits: &Tensor, windows: &Tensor) -> Result<Tensor, ModelError> {
-        let targets = windows.f_narrow(1, 1, windows.size()[1] - 1)?.f_reshape([-1])?;
-        let logits = logits.f_reshape([-1, self.config.num_tokens as i64])?;
-        Ok(logits.f_cross_entropy_loss(&targets, None::<Tensor>, Reduction::Mean, IGNORED, 0.0)?)
     }
 
     /// The state before the first token.
@@ -479,21 +400,4 @@ impl Model {
         }
         Ok(())
     }
-}
-
-/// The block without what it would keep for its backward pass.
-fn recomputed(
-    block: &Arc<Block>,
-    x: &Tensor,
-    transition: TransitionMode,
-    segments: Option<&Arc<Segments>>,
-    parameters: &[Tensor],
-) -> Result<Tensor, NnError> {
-    let (block, segments) = (Arc::clone(block), segments.map(Arc::clone));
-    let run = move |inputs: &[Tensor]| {
-        Ok([block.forward(&inputs[0], transition, segments.as_deref())?])
-    };
-    let parameters: Vec<&Tensor> = parameters.iter().collect();
-    let [y] = recompute_with(run, &[x], &parameters)?;
-    Ok(y)
 }

@@ -10,9 +10,9 @@ use tch::{Kind, TchError, Tensor};
 /// What a rank adds to the mean of all, and the mean.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Shared {
-    /// Of the rank's own predictions; of all.
+    /// The sum over the rank's own predictions, in some unit; the mean over all.
     pub(super) loss: f64,
-    /// How much the rank's gradient and loss weigh: its predictions, as a share of what it has when all count.
+    /// The number of the rank's predictions in the same unit.
     pub(super) weight: f64,
     /// Whether somebody wants the run to stop.
     pub(super) stops: bool,
@@ -67,7 +67,8 @@ impl Buckets {
         Ok(Self(buckets.collect::<Result<_, _>>()?))
     }
 
-    /// Replaces every gradient by the weighted mean of the ranks', and gives that of the losses. Collective.
+    /// Replaces every gradient, which is of a sum as the loss is, by that of the mean over all ranks' predictions.
+    /// Collective.
     pub(super) fn average(&mut self, own: Shared, ranks: &Ranks) -> Result<Shared, TrainError> {
         let mut works: Vec<Work> = Vec::new();
         for bucket in &mut self.0 {
@@ -112,7 +113,7 @@ impl Bucket {
         Ok(Self { flat, params, grads, shared })
     }
 
-    /// Copies the gradients here, as they weigh.
+    /// Copies the gradients here.
     fn fill(&mut self, own: Shared) -> Result<(), TchError> {
         tch::no_grad(|| {
             for (param, place) in self.params.iter().zip(&mut self.grads) {
@@ -124,11 +125,7 @@ impl Bucket {
                     let _ = place.f_zero_()?;
                 }
             }
-            if own.weight != 1.0 {
-                let _ = self.flat.f_mul_scalar_(own.weight)?;
-            }
-            let mut numbers =
-                vec![own.loss * own.weight, own.weight, f64::from(u8::from(own.stops))];
+            let mut numbers = vec![own.loss, own.weight, f64::from(u8::from(own.stops))];
             numbers.truncate(self.shared.numel());
             self.shared.f_copy_(&Tensor::f_from_slice(&numbers)?)?;
             Ok(())

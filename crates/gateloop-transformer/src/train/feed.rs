@@ -113,8 +113,13 @@ impl Feed {
         });
         let counts = counts.transpose()?;
         let segments = segments(batch, device)?;
-        let input =
-            LossInput { windows: &windows, counts: counts.as_ref(), segments: segments.as_ref() };
+        let ranks = self.ranks.slices();
+        let input = LossInput {
+            windows: &windows,
+            counts: counts.as_ref(),
+            segments: segments.as_ref(),
+            ranks: ranks.as_ref(),
+        };
         let Some(place) = self.states.as_mut().and_then(|states| states.get_mut(micro)) else {
             return model.loss_of(&input, None);
         };

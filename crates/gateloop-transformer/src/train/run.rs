@@ -234,13 +234,14 @@ impl Run {
         Ok(Some(validation))
     }
 
-    /// On the first windows of the validation, as many as are trained on at once.
+    /// On the first windows of the validation, as many as are trained on at once, or on the first slice of them.
     fn measure_gates(&mut self) -> Result<Vec<GateMemory>, TrainError> {
         let rows = self.config.train.batch_size;
         let Some(windows) = self.valid_windows.as_ref().and_then(|all| all.chunks(rows).next())
         else {
             return Ok(Vec::new());
         };
+        let windows = windows.slice(0, self.ranks.sequence().size());
         self.trainer.with_averages(|model| Ok(gate_memory(model, &windows)?))
     }
 

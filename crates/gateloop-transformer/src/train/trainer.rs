@@ -149,10 +149,14 @@ impl Trainer {
         let (begun, mut measuring) = (Instant::now(), Duration::ZERO);
         self.optimizer.clear_gradients().map_err(ModelError::from)?;
         let targets: usize = drawn.iter().map(|drawn| drawn.targets).sum();
+        // The mean over all predictions of the step, as if they were of one batch. What other ranks have is only known
+        // later: until then the sum over this rank's, in units of what a rank has when all count. It is the loss that
+        // is weighed and not its gradient, as that may come from another rank's loss.
+        let is_alone = self.ranks.count() == 1;
+        let whole = if is_alone { targets.max(1) as f64 } else { self.targets_if_all_count() };
         let mut loss = 0.0;
         for (micro, drawn) in drawn.iter().enumerate() {
-            // The mean over all predictions of the step, as if they were of one batch.
-            let share = drawn.targets as f64 / targets.max(1) as f64;
+            let share = drawn.targets as f64 / whole;
             let micro = {
                 let _autocast = self.is_bf16().then(Autocast::bf16);
                 self.feed.loss(&self.model, micro, drawn)?
@@ -162,8 +166,8 @@ impl Trainer {
             loss += micro.f_double_value(&[]).map_err(ModelError::from)?;
         }
         let exchanging = Instant::now();
-        let mut shared = Shared { loss, weight: self.weight(targets), stops };
-        if self.ranks.count() > 1 {
+        let mut shared = Shared { loss, weight: targets as f64 / whole, stops };
+        if !is_alone {
             shared = self.average(shared)?;
         }
         let (loss, exchange_s) = (shared.loss, exchanging.elapsed().as_secs_f64());
@@ -209,11 +213,10 @@ impl Trainer {
         check_same(&self.model.parameters(), self.step, &self.ranks)
     }
 
-    /// How much this rank's gradient weighs: 1 if every prediction of its windows counts.
-    fn weight(&self, targets: usize) -> f64 {
+    /// Predictions of a step of one rank, if all of them count; where a sequence is shared, on average.
+    fn targets_if_all_count(&self) -> f64 {
         let TrainConfig { batch_size, seq_len, grad_accum, .. } = self.config;
-        let all = batch_size * seq_len * grad_accum;
-        targets as f64 * self.ranks.sequence().size() as f64 / all as f64
+        (batch_size * seq_len * grad_accum) as f64 / self.ranks.sequence().size() as f64
     }
 
     /// The mean over all ranks.

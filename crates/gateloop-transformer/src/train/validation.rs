@@ -3,7 +3,7 @@
 use super::TrainError;
 use crate::config::TrainConfig;
 use crate::data::Batch;
-use crate::evaluate::{Accuracy, Validation, validate};
+use crate::evaluate::{Accuracy, Validation, validate_on};
 use crate::model::{Model, ModelError};
 use crate::ranks::{Ranks, RanksError};
 use gateloop_dist::Reduce;
@@ -17,7 +17,8 @@ pub(super) fn validate_together(
     ranks: &Ranks,
 ) -> Result<Validation, TrainError> {
     let own = windows.part(ranks.share());
-    let own = validate(model, &own, config.batch_size, config.loss_on)?;
+    let (rows, slices) = (config.batch_size, ranks.slices());
+    let own = validate_on(model, &own, rows, config.loss_on, slices.as_ref())?;
     if ranks.data().size() == 1 {
         return Ok(own);
     }
