@@ -3,23 +3,21 @@
 #include "guarded.h"
 #include "store.h"
 
-#include <c10/util/Flags.h>
+#include <c10/util/Logging.h>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <cstdlib>
-
-C10_DECLARE_int(minloglevel);
 
 using Bytes = std::vector<uint8_t>;
 
 namespace {
 
-// c10d warns, with backtraces, of every connection that ends. What matters is in the errors; whoever wants the rest sets
-// the variable.
+// c10d logs every connection that ends, with backtraces, and every error that it also throws. What matters is in the errors;
+// whoever wants the rest sets the variable.
 void quiet_unless_asked() {
-  constexpr int kError = 2;
+  constexpr int kFatal = 3;
   if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) {
-    FLAGS_minloglevel = kError;
+    FLAGS_caffe2_log_level = kFatal;
   }
 }
 

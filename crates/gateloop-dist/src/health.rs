@@ -32,6 +32,10 @@ struct Shared {
     environment: Environment,
     doing: Mutex<Doing>,
     has_failed: AtomicBool,
+    /// Whether the store did not answer: whoever asks it again would wait for ever.
+    has_no_store: AtomicBool,
+    /// Ranks that were found to be gone.
+    gone: Mutex<Vec<usize>>,
 }
 
 /// What a rank is at.
@@ -72,8 +76,14 @@ impl Health {
     /// Begins to give signs of life, one a `beat`, over a connection of its own.
     pub(crate) fn start(environment: &Environment, store: Store, beat: Duration) -> Result<Self> {
         let doing = Mutex::new(Doing::default());
-        let has_failed = AtomicBool::new(false);
-        let shared = Shared { store, environment: environment.clone(), doing, has_failed };
+        let shared = Shared {
+            store,
+            environment: environment.clone(),
+            doing,
+            has_failed: AtomicBool::new(false),
+            has_no_store: AtomicBool::new(false),
+            gone: Mutex::default(),
+        };
         let shared = Arc::new(shared);
         let (until, ended) = mpsc::channel::<()>();
         let giving = Arc::clone(&shared);
@@ -123,11 +133,13 @@ impl Health {
         }
     }
 
-    /// Tells the others that this rank ends because all is done.
+    /// Tells the others that this rank ends: because all is done, unless it has failed.
     pub(crate) fn leave(&self) {
-        if !self.has_failed() {
-            let _ = self.shared.store.set(&format!("left/{}", self.shared.environment.rank), "");
+        if self.shared.has_no_store.load(Ordering::Acquire) {
+            return;
         }
+        let what = if self.has_failed() { "ended" } else { "left" };
+        let _ = self.shared.store.set(&format!("{what}/{}", self.shared.environment.rank), "");
     }
 
     /// Why an operation of this rank failed: who gives no sign of life, who ended, who is not there yet.
@@ -140,7 +152,10 @@ impl Health {
             let _ = shared.store.set(&format!("suffers/{}", shared.environment.rank), "");
             shared.look(number, wait)
         });
-        match within(wait + PATIENCE, look) {
+        let found = within(wait + PATIENCE, look);
+        let has_answered = matches!(found, Some(Ok(_)));
+        self.shared.has_no_store.store(!has_answered, Ordering::Release);
+        match found {
             Some(Ok(culprits)) => culprits,
             // The store went with its keeper.
             _ if !has_agent && rank != 0 => {
@@ -158,30 +173,29 @@ impl Health {
     /// Waits until the others have ended or nothing is heard of them, for as long as the store is needed that this rank
     /// keeps.
     pub(crate) fn wait_for_others(&self) {
-        let deadline = Instant::now() + self.beat * BEATS_LOOKED_AT * 2 + PATIENCE;
         let shared = &self.shared;
-        let mut heard: Vec<Option<Beat>> = vec![None; shared.environment.world_size];
-        let mut silent_since = Instant::now();
+        let silence = self.beat * BEATS_LOOKED_AT;
+        let deadline = Instant::now() + silence * 2 + PATIENCE;
+        let mut heard: Vec<(Instant, Option<Beat>)> =
+            vec![(Instant::now(), None); shared.environment.world_size];
         while Instant::now() < deadline {
-            let mut left = 0;
-            for rank in shared.others() {
-                let has_ended = ["left", "failed"]
-                    .iter()
-                    .any(|what| matches!(shared.store.get(&format!("{what}/{rank}")), Ok(Some(_))));
-                let beat = shared.beat(rank).ok().flatten();
-                if has_ended {
+            let mut waits = false;
+            for rank in shared.others().filter(|rank| !shared.is_gone(*rank)) {
+                let told = ["left", "ended"].map(|what| format!("{what}/{rank}"));
+                if told.iter().any(|key| matches!(shared.store.get(key), Ok(Some(_)))) {
                     continue;
                 }
-                left += 1;
-                if beat != heard[rank] {
-                    silent_since = Instant::now();
-                    heard[rank] = beat;
+                let beat = shared.beat(rank).ok().flatten();
+                let (since, last) = &mut heard[rank];
+                if beat != *last {
+                    (*since, *last) = (Instant::now(), beat);
                 }
+                waits |= since.elapsed() < silence;
             }
-            if left == 0 || silent_since.elapsed() > self.beat * BEATS_LOOKED_AT {
+            if !waits {
                 return;
             }
-            thread::sleep(self.beat / 4);
+            thread::sleep(self.beat / 10);
         }
     }
 }
@@ -198,6 +212,10 @@ impl Shared {
         (0..self.environment.world_size).filter(move |rank| *rank != own)
     }
 
+    fn is_gone(&self, rank: usize) -> bool {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner).contains(&rank)
+    }
+
     fn beat(&self, rank: usize) -> Result<Option<Beat>> {
         Ok(self.store.get(&format!("beat/{rank}"))?.as_deref().and_then(Beat::parse))
     }
@@ -208,6 +226,9 @@ impl Shared {
         let mut culprits = Vec::new();
         for (rank, before) in self.others().zip(before) {
             if let Some(silence) = self.judge(rank, before.as_ref(), number)? {
+                if matches!(silence, Silence::Gone { .. }) {
+                    self.gone.lock().unwrap_or_else(PoisonError::into_inner).push(rank);
+                }
                 culprits.push(Culprit { rank, silence });
             }
         }
