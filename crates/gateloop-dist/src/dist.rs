@@ -155,6 +155,9 @@ impl Dist {
 impl Drop for Dist {
     fn drop(&mut self) {
         if let Some(meeting) = &self.meeting {
+            if std::thread::panicking() {
+                meeting.fail("a panic");
+            }
             meeting.end();
         }
     }

@@ -32,6 +32,12 @@ impl Environment {
         Self::from_variables(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
 
+    /// Whether torchrun has started this program before, and again because a rank ended: `TORCHELASTIC_RESTART_COUNT` is
+    /// not 0. So it is on one rank, too.
+    pub fn is_restart() -> bool {
+        std::env::var("TORCHELASTIC_RESTART_COUNT").is_ok_and(|count| count.trim() != "0")
+    }
+
     fn from_variables(get: &dyn Fn(&str) -> Option<String>) -> Result<Option<Self>> {
         let world_size: usize = match number("WORLD_SIZE", get)? {
             Some(world_size) => world_size,

@@ -11,14 +11,12 @@ use crate::train::{
     ChangedData, ExistingFolder, Interrupt, Observer, Outcome, Quiet, Run, RunFolder, Summary,
     TrainError,
 };
+use gateloop_dist::Environment;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
-    if args.tui {
-        tui::check_terminal()?;
-    }
     let out = args.out.clone().unwrap_or_else(|| default_folder(args.config.as_deref()));
     let config = config(args, &out)?;
     set_threads(config.train.threads);
@@ -35,9 +33,16 @@ fn run_on(
     config: &Config,
     ranks: &Arc<Ranks>,
 ) -> Result<(), CliError> {
+    if args.tui && ranks.is_first() {
+        tui::check_terminal()?;
+    }
     // Notes of a resumption come before the bar, which needs to know the step.
     let mut notes = Notes::default();
-    let mut run = if args.resume {
+    // Whoever starts a run again after a failure means it to go on, and nothing to be deleted.
+    let is_again = Environment::is_restart() && RunFolder::existing(out).is_ok();
+    let way = if args.resume || is_again { "resume" } else { "start" };
+    // The folder may be there by the time that another rank looks.
+    let mut run = if ranks.hear_first("way", way).map_err(TrainError::from)? == "resume" {
         let changed =
             if args.allow_changed_data { ChangedData::Allow } else { ChangedData::Refuse };
         Run::resume_on(ranks, out, config, changed, &mut notes)?

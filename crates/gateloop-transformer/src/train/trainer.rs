@@ -77,6 +77,7 @@ impl Trainer {
         let parameters = model.parameters();
         if ranks.count() > 1 {
             make_same(&parameters, &ranks)?;
+            check_same(&parameters, 0, &ranks)?;
         }
         let optimizer = if dist.shard_optimizer {
             Optimizer::sharded(&parameters, config, ranks.world().clone())

@@ -124,6 +124,32 @@ fn a_signal_to_one_rank_stops_all_after_the_same_step() -> TestResult {
     Ok(())
 }
 
+/// As torchrun does it, with the same command.
+#[test]
+fn a_run_that_is_started_again_goes_on() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let at = folder.path();
+    write_config(at);
+    succeed(2, at, "run", &with(&NEW, &["train.steps=3"]));
+    let again = |size| {
+        Ranks::start(size, free_port().unwrap(), |_| {
+            let mut command = train(at, "run", &NEW);
+            // It would delete the run if this were its first start.
+            command.arg("--overwrite").env("TORCHELASTIC_RESTART_COUNT", "1");
+            command
+        })
+    };
+    for ended in again(2)?.wait(LIMIT)? {
+        assert!(ended.is_success(), "{ended:?}");
+    }
+    let steps: Vec<u64> = recorded(&at.join("run"), "train/loss").iter().map(|r| r.0).collect();
+    assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
+    for ended in again(1)?.wait(LIMIT)? {
+        assert!(ended.stdout.contains("resumed at step 6"), "{ended:?}");
+    }
+    Ok(())
+}
+
 /// Ranks whose commands differ in what they add.
 fn unlike(at: &Path, adds: [&[&str]; 2]) -> Vec<(Option<i32>, String)> {
     let port = free_port().unwrap();
