@@ -61,27 +61,38 @@ fn cuda_includes() -> Vec<PathBuf> {
     listed.chain(homes.chain(usual).map(|home| home.join("include"))).collect()
 }
 
+/// What `ProcessGroupNCCL.hpp` includes: one header of each of the packages that CUDA's headers are divided into.
+const CUDA_HEADERS: [&str; 7] = [
+    "nccl.h",
+    "cuda_runtime_api.h",
+    "crt/host_config.h",
+    "nv/target",
+    "cublas_v2.h",
+    "cusparse.h",
+    "cusolverDn.h",
+];
+
 fn with_nccl(build: &mut cc::Build, lib: &Path) {
     let includes = cuda_includes();
-    let missing = ["nccl.h", "cuda_runtime_api.h", "crt/host_defines.h"]
-        .into_iter()
-        .find(|header| !includes.iter().any(|folder| folder.join(header).is_file()));
-    let problem = match missing {
-        Some(header) => format!(
-            "{header} was not found: set GATELOOP_CUDA_INCLUDE to the folders of CUDA's and NCCL's headers"
-        ),
-        None if !lib.join("libtorch_cuda.so").is_file() => {
-            "this libtorch has no libtorch_cuda.so: install one with CUDA".to_owned()
+    let is_missing = |header: &&str| !includes.iter().any(|folder| folder.join(header).is_file());
+    let missing: Vec<&str> = CUDA_HEADERS.into_iter().filter(is_missing).collect();
+    let problem = if !missing.is_empty() {
+        format!(
+            "{} not found: set GATELOOP_CUDA_INCLUDE to the folders of CUDA's and NCCL's headers",
+            missing.join(", ")
+        )
+    } else if !lib.join("libtorch_cuda.so").is_file() {
+        "this libtorch has no libtorch_cuda.so: install one with CUDA".to_owned()
+    } else {
+        for folder in includes {
+            build.include(folder);
         }
-        None => {
-            for folder in includes {
-                build.include(folder);
-            }
-            build.define("USE_C10D_NCCL", None);
-            println!("cargo:rustc-link-lib=torch_cuda");
-            println!("cargo:rustc-link-lib=c10_cuda");
-            return;
-        }
+        // libtorch's own headers are what is warned of.
+        build.define("USE_C10D_NCCL", None).flag_if_supported("-Wno-interference-size");
+        // Only a program that calls the bridge comes to need them at run time: rustc links with --as-needed.
+        println!("cargo:rustc-link-lib=torch_cuda");
+        println!("cargo:rustc-link-lib=c10_cuda");
+        return;
     };
     // The program says the same when NCCL is asked of it.
     println!("cargo:warning=built without NCCL: {problem}");

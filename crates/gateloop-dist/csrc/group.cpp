@@ -6,6 +6,7 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #ifdef USE_C10D_NCCL
+#include <torch/csrc/cuda/nccl.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 #endif
 
@@ -36,20 +37,33 @@ BackendPtr new_gloo(const StorePtr& store, int rank, int size, std::chrono::mill
   return c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, std::move(options));
 }
 
+#ifdef USE_C10D_NCCL
+// The options contain a structure of nccl.h's that grows from version to version. They are allocated here and filled by
+// libtorch, which must know the same structure.
+void check_nccl_version() {
+  const auto version = torch::cuda::nccl::version();
+  const auto major = version >> 32;
+  const auto minor = (version >> 16) & 0xffff;
+  TORCH_CHECK(major == NCCL_MAJOR && minor == NCCL_MINOR,
+              "this program was built with the headers of NCCL ", NCCL_MAJOR, ".", NCCL_MINOR,
+              ", but libtorch with those of ", major, ".", minor, ": build it with the latter");
+}
+#endif
+
 BackendPtr new_nccl(const StorePtr& store, int rank, int size, std::chrono::milliseconds timeout,
                     int device) {
 #ifdef USE_C10D_NCCL
+  check_nccl_version();
   auto options = c10d::ProcessGroupNCCL::Options::create();
   options->timeout = timeout;
   auto backend =
-      c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, size, std::move(options)};
+      c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, size, std::move(options));
   backend->setBoundDeviceId(at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device)));
   return backend;
 #else
   TORCH_CHECK(false, "this program was built without NCCL");
 #endif
 }
-
 
 }  // namespace
 
@@ -74,7 +88,12 @@ char* gateloop_group_new(GateloopStore* store, const char* prefix, int rank, int
 }
 
 void gateloop_group_free(GateloopGroup* group) {
-  free(guarded([&] { delete group; }));
+  free(guarded([&] {
+    // Without this NCCL's destructor aborts what its stream has yet to do, which may have been waited for: a wait is one
+    // of the stream's. For Gloo it is nothing.
+    group->backend->shutdown();
+    delete group;
+  }));
 }
 
 char* gateloop_group_all_reduce(GateloopGroup* group, Tensor* tensor, int operation,

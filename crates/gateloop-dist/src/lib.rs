@@ -17,7 +17,7 @@
 //! | tests on several ranks | [`testing`] |
 //!
 //! Every operation ends: with its result, or with an error that names the ranks that did not take part, at the latest
-//! after [`Options::timeout`].
+//! after [`Options::timeout`]. For NCCL that is so only if it is told to: see [`Backend::Nccl`].
 //!
 //! ```
 //! use gateloop_dist::{Dist, Options, Reduce};

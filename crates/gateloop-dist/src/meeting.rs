@@ -11,6 +11,7 @@ use crate::rendezvous;
 use crate::store::Store;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tch::Cuda;
 
 /// What a rank needs to work with the others.
 #[derive(Debug)]
@@ -54,9 +55,28 @@ impl Meeting {
     fn world(&self) -> Result<Group> {
         let Self { store, environment, options, .. } = self;
         rendezvous::check_in(store, environment, options.timeout)?;
+        // Not before: the others must hear why this rank ends, and a rank whose keeper ended early would blame the keeper.
+        self.check_device()?;
         self.agree("version", env!("CARGO_PKG_VERSION"))?;
         let members: Vec<usize> = (0..environment.world_size).collect();
         self.connect("world", &members)
+    }
+
+    /// Errs where NCCL is asked for and this rank has no GPU.
+    fn check_device(&self) -> Result<()> {
+        if self.options.backend != Backend::Nccl {
+            return Ok(());
+        }
+        let problem = match usize::try_from(Cuda::device_count()).unwrap_or(0) {
+            0 => {
+                "no CUDA device: start the ranks where there are GPUs and their driver, or take `gloo`"
+            }
+            count if count <= self.environment.local_rank => {
+                "fewer CUDA devices than LOCAL_RANK needs: start a rank for each of this machine's GPUs, or take `gloo`"
+            }
+            _ => return Ok(()),
+        };
+        Err(DistError::Backend { name: "nccl", problem })
     }
 
     pub(crate) fn local_rank(&self) -> usize {

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
 mod faults;
+#[cfg(feature = "nccl")]
+mod nccl;
 mod operations;
 
 use gateloop_dist::DistError;
