@@ -54,6 +54,9 @@ BackendPtr new_nccl(const StorePtr& store, int rank, int size, std::chrono::mill
                     int device) {
 #ifdef USE_C10D_NCCL
   check_nccl_version();
+  // Otherwise a thread of libtorch's ends the process when an operation fails, and no error gets here. Whoever sets the
+  // variable knows better.
+  setenv("TORCH_NCCL_BLOCKING_WAIT", "1", /*overwrite=*/0);
   auto options = c10d::ProcessGroupNCCL::Options::create();
   options->timeout = timeout;
   auto backend =

@@ -14,10 +14,10 @@ pub enum Backend {
     Gloo,
     /// NVIDIA's, between GPUs; feature `nccl`.
     ///
-    /// Not tried on a GPU yet; by libtorch's source, [`Work::wait`](crate::Work::wait) returns before the GPU is done, and a
-    /// thread of libtorch's ends the process, without an error, about a minute after an operation has failed or taken longer
-    /// than [`Options::timeout`] (`TORCH_NCCL_ASYNC_ERROR_HANDLING` 0 and 2 keep the process, but nobody is told). With
-    /// `TORCH_NCCL_BLOCKING_WAIT=1` there is no such thread: the wait holds up the calling one, and gives the error.
+    /// Not tried on a GPU yet. By libtorch's source, [`Work::wait`](crate::Work::wait) holds up the calling thread and gives
+    /// the error of an operation that fails or takes longer than [`Options::timeout`], because `TORCH_NCCL_BLOCKING_WAIT` is set
+    /// to 1 unless it is set. With 0 the wait returns before the GPU is done, and a thread of libtorch's ends the process,
+    /// without an error, about a minute after a failure.
     Nccl,
 }
 

@@ -123,7 +123,7 @@ impl Group {
 pub struct Work(Option<Pending>);
 
 impl Work {
-    /// Waits for its end. On a GPU the current stream waits, not this thread.
+    /// Waits for its end.
     pub fn wait(self) -> Result<()> {
         self.0.map_or(Ok(()), Pending::wait)
     }

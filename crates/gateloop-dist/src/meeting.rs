@@ -38,6 +38,8 @@ impl Meeting {
             return Err(DistError::Backend { name: "nccl", problem });
         }
         let store = Arc::new(Store::open(&environment, options.timeout)?);
+        // One process too many must not speak for the rank that it is not, not even of its life.
+        rendezvous::claim(&store, &environment)?;
         let signs = Store::connect(&environment, options.timeout)?;
         let health = Arc::new(Health::start(&environment, signs, options.beat)?);
         let (groups, options) = (AtomicU64::new(0), *options);
@@ -54,10 +56,11 @@ impl Meeting {
 
     fn world(&self) -> Result<Group> {
         let Self { store, environment, options, .. } = self;
-        rendezvous::check_in(store, environment, options.timeout)?;
+        rendezvous::wait_for_all(store, environment, options.timeout)?;
         // Not before: the others must hear why this rank ends, and a rank whose keeper ended early would blame the keeper.
         self.check_device()?;
         self.agree("version", env!("CARGO_PKG_VERSION"))?;
+        self.agree("backend", &format!("{:?}", options.backend))?;
         let members: Vec<usize> = (0..environment.world_size).collect();
         self.connect("world", &members)
     }

@@ -10,12 +10,8 @@ use std::time::{Duration, Instant};
 /// Between two looks for ranks that are not there yet.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Says that this rank is there, and waits for the others.
-pub(crate) fn check_in(
-    store: &Arc<Store>,
-    environment: &Environment,
-    timeout: Duration,
-) -> Result<()> {
+/// Says that this rank is there; errs if it is already.
+pub(crate) fn claim(store: &Store, environment: &Environment) -> Result<()> {
     let Environment { rank, world_size, .. } = *environment;
     let name = format!("rank/{rank}");
     // A process of its own, or another try of this one's, is told from another's by its number.
@@ -24,6 +20,16 @@ pub(crate) fn check_in(
         let other = store.get(&name)?.unwrap_or_default();
         return Err(DistError::Duplicate { rank, other });
     }
+    Ok(())
+}
+
+/// Waits until all ranks are there, and errs if one of them has another number of ranks in mind.
+pub(crate) fn wait_for_all(
+    store: &Arc<Store>,
+    environment: &Environment,
+    timeout: Duration,
+) -> Result<()> {
+    let Environment { rank, world_size, .. } = *environment;
     let said = all(store, environment, "rank", timeout)?;
     for (other, said) in said.iter().enumerate() {
         let size = said.rsplit(" of ").next().unwrap_or_default();

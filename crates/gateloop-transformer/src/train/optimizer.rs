@@ -1,10 +1,9 @@
 //! Adam and AdamW with decay groups, gradient clipping, and moments that can be saved.
 
 use super::TrainError;
-use super::shard::Shard;
+use super::shard::{Shard, place};
 use crate::config::TrainConfig;
 use crate::model::ModelError;
-use crate::ranks::RanksError;
 use crate::weights::{self, Tensors, WeightsError};
 use gateloop_dist::Group;
 use gateloop_nn::NnError;
@@ -64,6 +63,11 @@ impl Slot {
         // A view of a leaf that records gradients could not be updated in place.
         let flat = tensor.f_detach()?.f_view([-1])?;
         Ok(flat.f_narrow(0, piece.start, piece.end - piece.start)?)
+    }
+
+    /// This rank's part of `exp_avg` or `exp_avg_sq`.
+    fn moment(&self, part: &str) -> Tensor {
+        if part == "exp_avg" { &self.exp_avg } else { &self.exp_avg_sq }.shallow_clone()
     }
 
     fn is_empty(&self) -> bool {
@@ -144,15 +148,11 @@ impl Optimizer {
     pub fn step(&mut self, lr: f64) -> Result<(), TrainError> {
         self.update(lr).map_err(ModelError::from)?;
         let Some(shard) = &self.shard else { return Ok(()) };
-        let own = self.own_pieces(|slot| &slot.param)?;
-        let updated = shard.gather(&own).map_err(RanksError::from)?;
-        drop(own);
-        tch::no_grad(|| {
-            self.split(&updated)?.zip(&mut self.slots).try_for_each(|(updated, slot)| {
-                slot.param.f_copy_(&updated?).map_err(NnError::from)
-            })
-        })
-        .map_err(|error| ModelError::from(error).into())
+        let own = self.slots.iter().map(|slot| slot.own(&slot.param));
+        let own = own.collect::<Result<Vec<_>, NnError>>().map_err(ModelError::from)?;
+        let params = self.slots.iter().map(|slot| slot.param.f_detach());
+        let params = params.collect::<Result<Vec<_>, TchError>>().map_err(ModelError::from)?;
+        Ok(shard.gather(&own, |before, elements| place(before, elements, &params))?)
     }
 
     /// This rank's part of it.
@@ -189,19 +189,19 @@ impl Optimizer {
         Ok(())
     }
 
-    /// The moments and counts by name: `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`; whole, whoever keeps them.
+    /// The moments and counts by name: `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`. Where ranks have shares of them, the
+    /// first one gets the whole, and the others what they have.
     pub fn state(&self) -> Result<Tensors, TrainError> {
         let mut state = self.local_state();
         let Some(shard) = &self.shard else { return Ok(state) };
         for part in ["exp_avg", "exp_avg_sq"] {
-            let own = self.slots.iter().map(|slot| match part {
-                "exp_avg" => slot.exp_avg.shallow_clone(),
-                _ => slot.exp_avg_sq.shallow_clone(),
-            });
-            let whole = shard.gather(&own.collect::<Vec<_>>()).map_err(RanksError::from)?;
-            for (tensor, slot) in self.split(&whole).map_err(ModelError::from)?.zip(&self.slots) {
-                state.insert(format!("{part}.{}", slot.name), tensor.map_err(ModelError::from)?);
-            }
+            let own: Vec<Tensor> = self.slots.iter().map(|slot| slot.moment(part)).collect();
+            let whole = self.slots.iter().filter(|_| shard.is_first());
+            let whole = whole.map(|slot| slot.param.f_detach()?.f_empty_like());
+            let whole = whole.collect::<Result<Vec<_>, TchError>>().map_err(ModelError::from)?;
+            shard.gather(&own, |before, elements| place(before, elements, &whole))?;
+            let named = self.slots.iter().map(|slot| format!("{part}.{}", slot.name));
+            state.extend(named.zip(whole));
         }
         Ok(state)
     }
@@ -238,22 +238,6 @@ impl Optimizer {
             }
         }
         weights::load_strict(&self.local_state(), &own)
-    }
-
-    fn own_pieces(&self, tensor: fn(&Slot) -> &Tensor) -> Result<Vec<Tensor>, ModelError> {
-        let pieces = self.slots.iter().map(|slot| slot.own(tensor(slot)));
-        Ok(pieces.collect::<Result<_, NnError>>()?)
-    }
-
-    /// One stretch of elements as tensors like the parameters.
-    fn split<'a>(
-        &'a self,
-        flat: &'a Tensor,
-    ) -> Result<impl Iterator<Item = Result<Tensor, TchError>> + use<>, NnError> {
-        let sizes: Vec<i64> = self.slots.iter().map(|slot| slot.param.numel() as i64).collect();
-        let shapes: Vec<Vec<i64>> = self.slots.iter().map(|slot| slot.param.size()).collect();
-        let parts = flat.f_split_with_sizes(sizes, 0)?;
-        Ok(parts.into_iter().zip(shapes).map(|(part, shape)| part.f_view(shape.as_slice())))
     }
 }
 

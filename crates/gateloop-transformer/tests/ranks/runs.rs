@@ -145,7 +145,7 @@ fn a_run_that_is_started_again_goes_on() -> TestResult {
     let steps: Vec<u64> = recorded(&at.join("run"), "train/loss").iter().map(|r| r.0).collect();
     assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
     for ended in again(1)?.wait(LIMIT)? {
-        assert!(ended.stdout.contains("resumed at step 6"), "{ended:?}");
+        assert!(ended.stderr.contains("resumed at step 6"), "{ended:?}");
     }
     Ok(())
 }
