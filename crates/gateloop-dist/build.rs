@@ -9,9 +9,6 @@ fn main() {
     for key in ["LIBTORCH", "LIBTORCH_INCLUDE", "CUDA_HOME", "NCCL_HOME", "GATELOOP_CUDA_INCLUDE"] {
         println!("cargo:rerun-if-env-changed={key}");
     }
-    if env::var_os("CARGO_FEATURE_C10D").is_none() {
-        return;
-    }
     // torch-sys found the libraries (its `links` name is "tch"); the headers lie beside them.
     let Some(lib) = env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
         println!(
@@ -24,6 +21,12 @@ fn main() {
         .map(PathBuf::from)
         .filter(|root| root.join("include/torch").is_dir())
         .unwrap_or_else(|| lib.parent().unwrap_or(Path::new("/")).to_path_buf());
+    // Dependants read these as DEP_GATELOOP_DIST_LIBTORCH_LIB and DEP_GATELOOP_DIST_LIBTORCH_ROOT.
+    println!("cargo:libtorch_lib={}", lib.display());
+    println!("cargo:libtorch_root={}", root.display());
+    if env::var_os("CARGO_FEATURE_C10D").is_none() {
+        return;
+    }
 
     let mut build = cc::Build::new();
     build
@@ -49,7 +52,6 @@ fn main() {
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
-    println!("cargo:libtorch_lib={}", lib.display());
 }
 
 /// The folders that have the headers of CUDA and NCCL: `GATELOOP_CUDA_INCLUDE`, a list of them, then the usual places.

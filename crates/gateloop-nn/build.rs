@@ -2,25 +2,14 @@
 //! that depend on it, where libtorch lies.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn main() {
     println!("cargo:rerun-if-changed=csrc");
-    println!("cargo:rerun-if-env-changed=LIBTORCH");
-    println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
-
-    // torch-sys found the libraries (its `links` name is "tch"); the headers lie beside them.
-    let Some(lib) = env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
-        println!(
-            "cargo:warning=torch-sys did not say where libtorch is; run `cargo xtask setup` first"
-        );
-        return;
-    };
-    let root = env::var_os("LIBTORCH_INCLUDE")
-        .or_else(|| env::var_os("LIBTORCH"))
-        .map(PathBuf::from)
-        .filter(|root| root.join("include/torch").is_dir())
-        .unwrap_or_else(|| lib.parent().unwrap_or(Path::new("/")).to_path_buf());
+    // Found by gateloop-dist, which warns where there is no libtorch.
+    let place = |what: &str| env::var_os(format!("DEP_GATELOOP_DIST_LIBTORCH_{what}"));
+    let (Some(lib), Some(root)) = (place("LIB"), place("ROOT")) else { return };
+    let (lib, root) = (PathBuf::from(lib), PathBuf::from(root));
 
     cc::Build::new()
         .cpp(true)

@@ -4,6 +4,7 @@ use gateloop_nn::NnError;
 use gateloop_transformer::exchange::ExchangeError;
 use gateloop_transformer::generate::GenerateError;
 use gateloop_transformer::model::ModelError;
+use gateloop_transformer::train::TrainError;
 use gateloop_transformer::weights::WeightsError;
 use std::path::PathBuf;
 
@@ -38,6 +39,9 @@ pub enum ParityError {
     /// A model failed.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A step of training failed.
+    #[error(transparent)]
+    Train(#[from] TrainError),
     /// Generation failed.
     #[error(transparent)]
     Generate(#[from] GenerateError),
