@@ -29,17 +29,18 @@ pub(crate) fn wait_for_all(
     environment: &Environment,
     timeout: Duration,
 ) -> Result<()> {
-    let Environment { rank, world_size, .. } = *environment;
-    let said = all(store, environment, "rank", timeout)?;
-    for (other, said) in said.iter().enumerate() {
-        let size = said.rsplit(" of ").next().unwrap_or_default();
-        let ours = format!("{world_size} ranks");
-        if size != ours {
-            let (theirs, what) = (size.to_owned(), "WORLD_SIZE for".to_owned());
-            return Err(DistError::Mismatch { rank: other, own_rank: rank, what, theirs, ours });
+    let own = format!("{} ranks", environment.world_size);
+    let own_rank = environment.rank;
+    // Looked at as it comes: who has another number in mind waits for others than this rank does.
+    let check = move |rank: usize, said: &str| {
+        let theirs = said.rsplit(" of ").next().unwrap_or_default().to_owned();
+        if theirs == own {
+            return Ok(());
         }
-    }
-    Ok(())
+        let (what, ours) = ("WORLD_SIZE for".to_owned(), own.clone());
+        Err(DistError::Mismatch { rank, own_rank, what, theirs, ours })
+    };
+    said_by(store, environment, "rank", environment.world_size, timeout, check).map(|_| ())
 }
 
 /// Errs unless all ranks give the same value; the one that differs from this one is named.
@@ -52,7 +53,7 @@ pub(crate) fn agree(
 ) -> Result<()> {
     let topic = format!("agree/{what}");
     store.set(&format!("{topic}/{}", environment.rank), value)?;
-    let said = all(store, environment, &topic, timeout)?;
+    let said = said_by(store, environment, &topic, environment.world_size, timeout, |_, _| Ok(()))?;
     let differs = said.iter().position(|theirs| theirs != value);
     let Some(rank) = differs else { return Ok(()) };
     Err(DistError::Mismatch {
@@ -77,30 +78,22 @@ pub(crate) fn hear_first(
         store.set(&format!("{topic}/0"), value)?;
         return Ok(value.to_owned());
     }
-    Ok(said_by(store, environment, &topic, 1, timeout)?.remove(0))
+    Ok(said_by(store, environment, &topic, 1, timeout, |_, _| Ok(()))?.remove(0))
 }
 
-/// What every rank says on a topic, once all have.
-fn all(
-    store: &Arc<Store>,
-    environment: &Environment,
-    topic: &str,
-    timeout: Duration,
-) -> Result<Vec<String>> {
-    said_by(store, environment, topic, environment.world_size, timeout)
-}
-
-/// What the first `count` ranks say on a topic, once they have; within the timeout even if the store does not answer.
+/// What the first `count` ranks say on a topic, once they have, each of which `check` has seen; within the timeout even if
+/// the store does not answer.
 fn said_by(
     store: &Arc<Store>,
     environment: &Environment,
     topic: &str,
     count: usize,
     timeout: Duration,
+    check: impl Fn(usize, &str) -> Result<()> + Send + 'static,
 ) -> Result<Vec<String>> {
     let (shared, own, topic) = (Arc::clone(store), environment.clone(), topic.to_owned());
     let deadline = Instant::now() + timeout;
-    let waited = move || poll(&shared, &own, &topic, count, (deadline, timeout));
+    let waited = move || poll(&shared, &own, &topic, count, (deadline, timeout), &check);
     let limit = timeout + PATIENCE;
     within(limit, waited).unwrap_or_else(|| {
         let message = format!("no answer within {} s", limit.as_secs_f64());
@@ -114,11 +107,13 @@ fn poll(
     topic: &str,
     count: usize,
     (deadline, timeout): (Instant, Duration),
+    check: &dyn Fn(usize, &str) -> Result<()>,
 ) -> Result<Vec<String>> {
     let mut said: Vec<Option<String>> = vec![None; count];
     loop {
         for (rank, said) in said.iter_mut().enumerate().filter(|(_, said)| said.is_none()) {
             *said = store.get(&format!("{topic}/{rank}"))?;
+            said.as_deref().map_or(Ok(()), |said| check(rank, said))?;
             // Whoever failed on its way here will not come.
             if said.is_none()
                 && let Some(reason) = store.get(&format!("failed/{rank}"))?

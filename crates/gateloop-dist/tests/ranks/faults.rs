@@ -191,9 +191,10 @@ fn a_wrong_number_of_ranks() {
         said[0].starts_with("rank 1 has WORLD_SIZE for 3 ranks, rank 0 has 2 ranks"),
         "{said:?}"
     );
-    for said in &said[1..] {
-        assert!(said.contains("rank 0 has WORLD_SIZE for 2 ranks"), "{said:?}");
-    }
+    assert!(said[1].contains("rank 0 has WORLD_SIZE for 2 ranks"), "{said:?}");
+    // Rank 0 knows nothing of this one, and may have gone with the store before it came.
+    let has_seen = ["rank 0 has WORLD_SIZE for 2 ranks", "rank 0 does not answer"];
+    assert!(has_seen.iter().any(|text| said[2].contains(text)), "{said:?}");
 }
 
 #[test]
