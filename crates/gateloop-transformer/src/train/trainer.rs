@@ -79,7 +79,7 @@ impl Trainer {
             make_same(&parameters, &ranks)?;
             check_same(&parameters, 0, &ranks)?;
         }
-        let optimizer = if dist.shard_optimizer {
+        let optimizer = if dist.shard_optimizer && ranks.count() > 1 {
             Optimizer::sharded(&parameters, config, ranks.world().clone())
         } else {
             Optimizer::new(&parameters, config)
