@@ -134,14 +134,13 @@ impl Dist {
         }
     }
 
-    /// Errs unless all ranks give the same value for what `what` names; the rank that differs is named. A name is used
-    /// once. Collective.
+    /// Errs unless all ranks give the same value for what `what` names; the rank that differs is named. Collective.
     pub fn agree(&self, what: &str, value: &str) -> Result<()> {
         self.meeting.as_ref().map_or(Ok(()), |meeting| meeting.agree(what, value))
     }
 
-    /// The value that rank 0 gives on a topic; those of the others are not looked at. A topic is used once. Collective,
-    /// though rank 0 does not wait.
+    /// The value that rank 0 gives on a topic; those of the others are not looked at. Collective, though
+    /// rank 0 does not wait.
     pub fn hear_first(&self, topic: &str, value: &str) -> Result<String> {
         match &self.meeting {
             Some(meeting) => meeting.hear_first(topic, value),

@@ -22,6 +22,8 @@ pub(crate) struct Meeting {
     options: Options,
     /// Groups are named in the order in which they are made, which is the same on all ranks.
     groups: AtomicU64,
+    /// So are topics numbered, so that nothing is read that was said on one of the same name before.
+    topics: AtomicU64,
 }
 
 impl Meeting {
@@ -42,8 +44,8 @@ impl Meeting {
         rendezvous::claim(&store, &environment)?;
         let signs = Store::connect(&environment, options.timeout)?;
         let health = Arc::new(Health::start(&environment, signs, options.beat)?);
-        let (groups, options) = (AtomicU64::new(0), *options);
-        let meeting = Self { store, health, environment, options, groups };
+        let (groups, topics, options) = (AtomicU64::new(0), AtomicU64::new(0), *options);
+        let meeting = Self { store, health, environment, options, groups, topics };
         match meeting.world() {
             Ok(world) => Ok((meeting, world)),
             Err(error) => {
@@ -112,12 +114,15 @@ impl Meeting {
     }
 
     pub(crate) fn agree(&self, what: &str, value: &str) -> Result<()> {
-        rendezvous::agree(&self.store, &self.environment, what, value, self.options.timeout)
+        let Self { store, environment, options, .. } = self;
+        let number = self.topics.fetch_add(1, Ordering::Relaxed);
+        rendezvous::agree(store, environment, (number, what), value, options.timeout)
     }
 
     pub(crate) fn hear_first(&self, topic: &str, value: &str) -> Result<String> {
         let Self { store, environment, options, .. } = self;
-        rendezvous::hear_first(store, environment, topic, value, options.timeout)
+        let number = self.topics.fetch_add(1, Ordering::Relaxed);
+        rendezvous::hear_first(store, environment, (number, topic), value, options.timeout)
     }
 
     /// Tells the others that this rank ends, and why.

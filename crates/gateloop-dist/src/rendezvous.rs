@@ -47,11 +47,11 @@ pub(crate) fn wait_for_all(
 pub(crate) fn agree(
     store: &Arc<Store>,
     environment: &Environment,
-    what: &str,
+    (number, what): (u64, &str),
     value: &str,
     timeout: Duration,
 ) -> Result<()> {
-    let topic = format!("agree/{what}");
+    let topic = format!("agree/{number}/{what}");
     store.set(&format!("{topic}/{}", environment.rank), value)?;
     let said = said_by(store, environment, &topic, environment.world_size, timeout, |_, _| Ok(()))?;
     let differs = said.iter().position(|theirs| theirs != value);
@@ -69,11 +69,11 @@ pub(crate) fn agree(
 pub(crate) fn hear_first(
     store: &Arc<Store>,
     environment: &Environment,
-    topic: &str,
+    (number, topic): (u64, &str),
     value: &str,
     timeout: Duration,
 ) -> Result<String> {
-    let topic = format!("tell/{topic}");
+    let topic = format!("tell/{number}/{topic}");
     if environment.rank == 0 {
         store.set(&format!("{topic}/0"), value)?;
         return Ok(value.to_owned());

@@ -175,12 +175,12 @@ impl Ranks {
         Ok(self.dist.agree("configuration", &entries).map_err(first_difference)?)
     }
 
-    /// Errs unless all ranks give the same value for what `what` names. A name is used once.
+    /// Errs unless all ranks give the same value for what `what` names.
     pub fn agree(&self, what: &str, value: &str) -> Result<(), RanksError> {
         Ok(self.dist.agree(what, value)?)
     }
 
-    /// What the first rank says on a topic. A topic is used once.
+    /// What the first rank says on a topic.
     pub fn hear_first(&self, topic: &str, value: &str) -> Result<String, RanksError> {
         Ok(self.dist.hear_first(topic, value)?)
     }

@@ -89,6 +89,8 @@ fn operands_are_checked(dist: &Dist) {
 
 fn values_agree(dist: &Dist) {
     dist.agree("same", "alike").unwrap();
+    // Nothing is left of what was said before.
+    dist.agree("same", "as ever").unwrap();
     let own = format!("from {}", dist.world().rank());
     assert_eq!(dist.hear_first("word", &own).unwrap(), "from 0");
     let rank = dist.world().rank();

@@ -134,6 +134,12 @@ fn three_ranks_that_accumulate_and_clip() {
 }
 
 #[test]
+fn two_ranks_with_several_buckets() {
+    let overrides = &["model.dim=128", "dist.bucket_mb=1"];
+    agrees("steps::two_ranks_with_several_buckets", 2, overrides);
+}
+
+#[test]
 fn ranks_of_which_each_has_a_share_of_the_moments() {
     let overrides = &["dist.shard_optimizer=true", "train.transition_lr_frac=0.1"];
     agrees("steps::ranks_of_which_each_has_a_share_of_the_moments", 3, overrides);
@@ -202,6 +208,16 @@ fn what_is_sent_is_what_must_be() {
                 assert_eq!(ranks.world().traffic().since(&before), expected);
             }
         }
+        // The same bytes in more messages.
+        let mut config = config.clone();
+        (config.model.dim, config.dist.bucket_mb) = (128, 1);
+        let mut trainer = trainer(&config, Kind::Float, ranks, 0);
+        let numel = parameters(&trainer).numel() as u64;
+        let before = ranks.world().traffic();
+        trainer.train_step().unwrap();
+        let sent = ranks.world().traffic().since(&before);
+        assert!(sent.all_reduces > 1 && sent.all_reduces <= 4 * numel / (1 << 19), "{sent:?}");
+        assert_eq!(sent.all_reduced_bytes, 4 * (numel + 3));
     });
 }
 
