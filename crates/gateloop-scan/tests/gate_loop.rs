@@ -2,10 +2,13 @@
 //! outputs, guarded neighbours, every schedule.
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
+#[path = "common/backwards.rs"]
+mod backwards;
 mod common;
 #[path = "common/loops.rs"]
 mod loops;
 
+use backwards::Backwards;
 use common::Random;
 use gateloop_scan::gate_loop::{
     GateLoop, GateLoopGrads, GateMode, Real, Rows, RowsMut, SimpleGateLoop, SimpleGateLoopGrads,
@@ -13,19 +16,6 @@ use gateloop_scan::gate_loop::{
 };
 use gateloop_scan::{Complex, ParallelFor, ScanElement, ScanError, ScanShape, Tolerance};
 use loops::{C, Loops};
-
-/// As many threads as it says, one after the other, the last task first.
-#[derive(Debug)]
-struct Backwards(usize);
-
-impl ParallelFor for Backwards {
-    fn threads(&self) -> usize {
-        self.0
-    }
-    fn for_each(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        (0..tasks).rev().for_each(task);
-    }
-}
 
 /// A case with its data, narrowed to the numbers of the test.
 struct Case<R> {

@@ -1,27 +1,17 @@
 //! What a slice does to the state and to the gradient that enter it, against scans and adjoints that do everything.
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
+#[path = "common/backwards.rs"]
+mod backwards;
 mod common;
 
+use backwards::Backwards;
 use common::Random;
 use gateloop_scan::gate_loop::{
     GateLoop, GateLoopGrads, GateMode, Rows, RowsMut, SimpleGateLoop, SimpleGateLoopGrads, States,
     Upstream,
 };
-use gateloop_scan::{Algorithm, Complex, ParallelFor, Scan, ScanElement, ScanShape, Tolerance};
-
-/// As many threads as it says, one after the other, the last task first.
-#[derive(Debug)]
-struct Backwards(usize);
-
-impl ParallelFor for Backwards {
-    fn threads(&self) -> usize {
-        self.0
-    }
-    fn for_each(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        (0..tasks).rev().for_each(task);
-    }
-}
+use gateloop_scan::{Algorithm, Complex, Scan, ScanElement, ScanShape, Tolerance};
 
 /// Small, wide, and long enough that time is cut into chunks.
 const SHAPES: [[usize; 3]; 5] = [[1, 1, 1], [2, 7, 5], [1, 70, 300], [2, 130, 33], [1, 20_000, 5]];

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::draw::Draws;
 use super::{Corpus, DataError, Mark, Split, Tokens};
 use crate::config::LossOn;
+use std::ops::Range;
 
 /// Token ids of several windows, one after the other.
 ///
@@ -33,30 +34,27 @@ impl Batch {
 
     /// The same rows in batches of at most `rows`; of one, if `rows` is 0.
     pub fn chunks(&self, rows: usize) -> impl Iterator<Item = Self> + '_ {
-        let window_len = self.window_len.max(1);
-        let tokens = rows.max(1).saturating_mul(window_len);
-        self.ids.chunks(tokens).enumerate().map(move |(n, ids)| Self {
-            ids: ids.to_vec(),
-            marks: part(self.marks.as_ref(), n * tokens, ids.len()),
-            document_starts: part(self.document_starts.as_ref(), n * tokens, ids.len()),
-            batch: ids.len() / window_len,
+        let rows = rows.max(1);
+        (0..self.batch)
+            .step_by(rows)
+            .map(move |n| self.rows(n..self.batch.min(n.saturating_add(rows))))
+    }
+
+    fn rows(&self, rows: Range<usize>) -> Self {
+        let tokens = rows.start * self.window_len..rows.end * self.window_len;
+        Self {
+            ids: self.ids[tokens.clone()].to_vec(),
+            marks: self.marks.as_ref().map(|all| all[tokens.clone()].to_vec()),
+            document_starts: self.document_starts.as_ref().map(|all| all[tokens].to_vec()),
+            batch: rows.len(),
             window_len: self.window_len,
-        })
+        }
     }
 
     /// The rows of a share, which are as many as those of the others, or one less.
     pub fn part(&self, share: Share) -> Self {
         let Share { index, of } = share;
-        let before = self.batch * index / of;
-        let rows = self.batch * (index + 1) / of - before;
-        let (start, len) = (before * self.window_len, rows * self.window_len);
-        Self {
-            ids: self.ids[start..][..len].to_vec(),
-            marks: part(self.marks.as_ref(), start, len),
-            document_starts: part(self.document_starts.as_ref(), start, len),
-            batch: rows,
-            window_len: self.window_len,
-        }
+        self.rows(self.batch * index / of..self.batch * (index + 1) / of)
     }
 
     /// The part of every row that is rank `rank`'s of `size` that share the sequence: as many inputs as the others have, or
@@ -126,10 +124,6 @@ impl Batch {
         }
         Self { ids, marks, document_starts, batch, window_len }
     }
-}
-
-fn part<T: Clone>(of: Option<&Vec<T>>, start: usize, len: usize) -> Option<Vec<T>> {
-    of.map(|all| all[start..][..len].to_vec())
 }
 
 /// Some columns of a matrix whose rows follow one another.

@@ -223,18 +223,18 @@ impl Optimizer {
 
     /// Goes on from moments that [`state`](Self::state) gave, on any number of ranks.
     pub fn load_state(&mut self, state: &Tensors) -> Result<(), WeightsError> {
+        if self.shard.is_none() {
+            return weights::load_strict(&self.local_state(), state);
+        }
         let mut own: Tensors =
             state.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-        for slot in self.slots.iter().filter(|slot| slot.piece.is_some()) {
-            for part in ["exp_avg", "exp_avg_sq"] {
-                // What is missing, or of another shape, is named by the check below.
-                if let Some(tensor) = own.get_mut(&format!("{part}.{}", slot.name))
-                    && tensor.size() == slot.param.size()
-                    && let Ok(piece) =
-                        tensor.f_contiguous().map_err(NnError::from).and_then(|t| slot.own(&t))
-                {
-                    *tensor = piece;
-                }
+        for (slot, part) in self.slots.iter().flat_map(|s| [(s, "exp_avg"), (s, "exp_avg_sq")]) {
+            // What is missing, or of another shape, is named by the check below.
+            if let Some(tensor) = own.get_mut(&format!("{part}.{}", slot.name))
+                && tensor.size() == slot.param.size()
+                && let Ok(piece) = slot.own(tensor)
+            {
+                *tensor = piece;
             }
         }
         weights::load_strict(&self.local_state(), &own)
