@@ -23,6 +23,7 @@ pub trait ScanElement:
     + Neg<Output = Self>
     + sealed::Polar
     + sealed::Chunked
+    + sealed::InLines
 {
     /// The type's name as in error messages and benchmark tables.
     const NAME: &'static str;
@@ -51,6 +52,7 @@ pub trait ScanElement:
 pub(crate) mod sealed {
     use super::ScanElement;
     use crate::adjoint::{ScanGrads, Upstream};
+    pub(crate) use crate::chunked::line::InLines;
     use crate::problem::Scan;
 
     /// The fast path of a concrete element. It is compiled with this crate, once, and not again by every

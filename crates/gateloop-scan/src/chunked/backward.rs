@@ -88,7 +88,13 @@ impl<E: ScanElement> Backward<'_, '_, E> {
         let before = self.before(tile, position);
         match (out, before) {
             (Some(out), Some(before)) => {
-                adjoint_out::<I, E>(walk.state, &Adjoint { a, dh, before }, out, later);
+                adjoint_out::<I, E>(
+                    walk.state,
+                    &Adjoint { a, dh, before },
+                    out,
+                    later,
+                    self.goes_backwards(),
+                );
             }
             (Some([mut da, mut db]), None) => {
                 da.lanes(0..tile.width).fill(E::ZERO);
@@ -111,6 +117,10 @@ impl<E: ScanElement> Backward<'_, '_, E> {
 
 impl<E: ScanElement> Pass for Backward<'_, '_, E> {
     type Element = E;
+
+    fn goes_backwards(&self) -> bool {
+        self.scan.token(0) == 0
+    }
 
     fn start(&self, tile: Tile, state: &mut [E]) {
         match self.upstream.dh_last {
@@ -228,10 +238,6 @@ fn times_conj<E: ScanElement, const W: usize>(g: &[E; W], h: &[E; W]) -> [E; W] 
 }
 
 impl<E: ScanElement> Relayed<3, 2> for Backward<'_, '_, E> {
-    fn goes_backwards(&self) -> bool {
-        self.scan.token(0) == 0
-    }
-
     #[inline(always)]
     fn operands(&self, tile: Tile, position: usize) -> [&[E]; 3] {
         let at = self.at(tile, position);

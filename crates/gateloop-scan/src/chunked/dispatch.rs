@@ -3,6 +3,10 @@
 //! The body is written in plain Rust over rows of channels and left to the vectoriser. Rust never
 //! contracts `a * h + b` into a fused multiply-add, so every instruction set gives the same bits.
 
+use crate::Complex;
+
+use super::line::{Line, Plain};
+
 /// Work that wants the widest vectors of the machine. `run` must be `#[inline(always)]`, as must
 /// all that it calls in its inner loops, or it is compiled for the baseline.
 pub(crate) trait Kernel {
@@ -11,7 +15,16 @@ pub(crate) trait Kernel {
 }
 
 /// What plain Rust cannot say.
-pub(crate) trait Isa {
+pub trait Isa: Sized {
+    /// A cache line of each kind of number.
+    type F32: Line<f32>;
+    /// As before.
+    type F64: Line<f64>;
+    /// As before.
+    type C32: Line<Complex<f32>>;
+    /// As before.
+    type C64: Line<Complex<f64>>;
+
     /// Writes a cache line past the caches, if there is a way.
     ///
     /// # Safety
@@ -73,6 +86,11 @@ impl Level {
 pub(crate) struct Baseline;
 
 impl Isa for Baseline {
+    type F32 = Plain<f32, 16>;
+    type F64 = Plain<f64, 8>;
+    type C32 = Plain<Complex<f32>, 8>;
+    type C64 = Plain<Complex<f64>, 4>;
+
     #[inline(always)]
     unsafe fn stream_line(target: *mut u8, line: *const u8) {
         // SAFETY: the caller's promise.
@@ -89,11 +107,18 @@ mod x86 {
         _mm512_stream_si512,
     };
 
+    use super::super::avx2;
     use super::{Isa, Kernel};
 
     struct Avx512;
 
+    // Where lines matter, memory is what takes the time, and two halves of a line are as fast as one.
     impl Isa for Avx512 {
+        type F32 = avx2::F32;
+        type F64 = avx2::F64;
+        type C32 = avx2::C32;
+        type C64 = avx2::C64;
+
         #[inline(always)]
         unsafe fn stream_line(target: *mut u8, line: *const u8) {
             // SAFETY: the caller's promise.
@@ -107,6 +132,11 @@ mod x86 {
     struct Avx2;
 
     impl Isa for Avx2 {
+        type F32 = avx2::F32;
+        type F64 = avx2::F64;
+        type C32 = avx2::C32;
+        type C64 = avx2::C64;
+
         #[inline(always)]
         unsafe fn stream_line(target: *mut u8, line: *const u8) {
             let (line, target) = (line.cast::<__m256i>(), target.cast::<__m256i>());

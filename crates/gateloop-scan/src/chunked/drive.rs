@@ -16,6 +16,9 @@ pub(crate) trait Pass: Sync {
     /// The number that is scanned.
     type Element: ScanElement;
 
+    /// Whether it walks through memory from its end to its beginning.
+    fn goes_backwards(&self) -> bool;
+
     /// Writes the state that enters the first position.
     fn start(&self, tile: Tile, state: &mut [Self::Element]);
 

@@ -59,7 +59,7 @@ impl<E: ScanElement> Forward<'_, '_, E> {
             return;
         }
         match out {
-            Some(out) => advance_out::<I, E>(walk.state, a, b, out, later),
+            Some(out) => advance_out::<I, E>(walk.state, a, b, out, later, self.goes_backwards()),
             None => advance(walk.state, a, b),
         }
         if let Some(fold) = &mut walk.fold {
@@ -94,6 +94,10 @@ impl<E: ScanElement> Forward<'_, '_, E> {
 
 impl<E: ScanElement> Pass for Forward<'_, '_, E> {
     type Element = E;
+
+    fn goes_backwards(&self) -> bool {
+        self.scan.token(0) != 0
+    }
 
     fn start(&self, tile: Tile, state: &mut [E]) {
         match self.scan.h0() {
@@ -192,10 +196,6 @@ fn advance_column<E: ScanElement, const W: usize>(h: &mut [E; W], a: &[E; W], b:
 }
 
 impl<E: ScanElement> Relayed<2, 1> for Forward<'_, '_, E> {
-    fn goes_backwards(&self) -> bool {
-        self.scan.token(0) != 0
-    }
-
     #[inline(always)]
     fn operands(&self, tile: Tile, position: usize) -> [&[E]; 2] {
         let at = self.at(tile, position);

@@ -21,11 +21,14 @@
 // A kernel is compiled for the instruction set of the function that it is inlined into.
 #![allow(clippy::inline_always)]
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod backward;
 mod columns;
 pub(crate) mod dispatch;
 pub(crate) mod drive;
 mod forward;
+pub(crate) mod line;
 pub(crate) mod output;
 pub(crate) mod plan;
 mod relay;

@@ -136,18 +136,26 @@ pub(crate) fn fence() {
     }
 }
 
-/// Asks for a row that will be read soon. The hardware foresees the next row of a tile only if tiles
-/// are whole rows and time runs forwards.
+/// Asks for a row that will be read soon. The hardware foresees the next row of a tile only if tiles are whole
+/// rows.
 #[inline(always)]
 pub(crate) fn prefetch<E>(row: &[E]) {
+    for first in row.iter().step_by(line_of::<E>()) {
+        prefetch_line(first);
+    }
+}
+
+/// Asks for the line of a number that will be read soon.
+#[inline(always)]
+pub(crate) fn prefetch_line<E>(number: &E) {
     #[cfg(target_arch = "x86_64")]
-    for line in row.chunks(line_of::<E>()) {
+    {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: SSE is part of x86-64, and a prefetch reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(number).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = row;
+    let _ = number;
 }
 
 /// Streams what is left of outgoing rows and brings incoming ones into the cache: `grain` lines of each in turn,
@@ -236,7 +244,7 @@ pub(crate) struct Parts {
     /// Up to the first cache line boundary, written as usual.
     pub(crate) head: Range<usize>,
     /// Whole cache lines, streamed; empty if nothing is.
-    pub(crate) streamed: Range<usize>,
+    pub(crate) lines: Range<usize>,
     /// The rest, written as usual.
     pub(crate) tail: Range<usize>,
 }
@@ -248,12 +256,6 @@ pub(crate) struct OutputRow<'r, E> {
 }
 
 impl<'r, E: ScanElement> OutputRow<'r, E> {
-    /// Whether there are lanes that are written past the caches.
-    #[inline(always)]
-    pub(crate) fn is_streaming(&self) -> bool {
-        self.streaming
-    }
-
     /// How to go through the row. All that is written as usual is written through
     /// [`OutputRow::lanes`].
     #[inline(always)]
@@ -263,7 +265,7 @@ impl<'r, E: ScanElement> OutputRow<'r, E> {
         let aligned = self.data.as_ptr().wrapping_add(head).addr().is_multiple_of(LINE);
         let tail =
             if self.streaming && aligned { width - (width - head) % line_of::<E>() } else { head };
-        Parts { head: 0..head, streamed: head..tail, tail: tail..width }
+        Parts { head: 0..head, lines: head..tail, tail: tail..width }
     }
 
     /// Writes the whole row, whatever its alignment is.
@@ -275,11 +277,11 @@ impl<'r, E: ScanElement> OutputRow<'r, E> {
     /// Writes what of the row is written as usual. The rest is to be streamed.
     #[inline(always)]
     pub(crate) fn begin(self, row: &'r [E]) -> Lines<'r, E> {
-        let Parts { head, streamed, tail } = self.parts();
+        let Parts { head, lines, tail } = self.parts();
         for edge in [head, tail] {
             self.data[edge.clone()].copy_from_slice(&row[edge]);
         }
-        Lines { target: &mut self.data[streamed.clone()], source: &row[streamed] }
+        Lines { target: &mut self.data[lines.clone()], source: &row[lines] }
     }
 
     /// Lanes to write as usual.
@@ -287,47 +289,4 @@ impl<'r, E: ScanElement> OutputRow<'r, E> {
     pub(crate) fn lanes(&mut self, lanes: Range<usize>) -> &mut [E] {
         &mut self.data[lanes]
     }
-
-    /// Streams `staged` to the lanes from `at` on; both are whole numbers of lines, and `at` lies
-    /// a whole number of lines into `streamed` of [`Parts`].
-    #[inline(always)]
-    pub(crate) fn stream<I: Isa>(&mut self, at: usize, staged: &Stage<E>, len: usize) {
-        let target = &mut self.data[at..at + len];
-        debug_assert!(target.as_ptr().addr().is_multiple_of(LINE));
-        let (target, source) =
-            (target.as_mut_ptr().cast::<u8>(), staged.0[..len].as_ptr().cast::<u8>());
-        for line in 0..len / line_of::<E>() {
-            // SAFETY: both slices are `len` elements long, so the line lies in both. The target
-            // is aligned by the choice of [`Parts`], the source by its type. The instruction set
-            // is that of the running kernel.
-            unsafe { I::stream_line(target.add(line * LINE), source.add(line * LINE)) };
-        }
-    }
-}
-
-/// Lanes of a row that wait to be streamed. A kernel computes a stretch of lanes in one loop, which
-/// the compiler vectorises, and then sends it off; a line at a time would be unrolled instead.
-#[repr(align(64))]
-pub(crate) struct Stage<E>([E; STAGE_BYTES / size_of::<f32>()]);
-
-/// Bytes of a [`Stage`] that are used.
-const STAGE_BYTES: usize = 512;
-
-impl<E: ScanElement> Stage<E> {
-    #[inline(always)]
-    pub(crate) const fn new() -> Self {
-        Self([E::ZERO; STAGE_BYTES / size_of::<f32>()])
-    }
-
-    #[inline(always)]
-    pub(crate) fn lanes(&mut self, len: usize) -> &mut [E] {
-        &mut self.0[..len]
-    }
-}
-
-/// Cuts `lanes` into stretches that fit a [`Stage`].
-#[inline(always)]
-pub(crate) fn stretches<E>(lanes: Range<usize>) -> impl DoubleEndedIterator<Item = Range<usize>> {
-    let len = const { STAGE_BYTES / size_of::<E>() };
-    lanes.clone().step_by(len).map(move |at| at..(at + len).min(lanes.end))
 }

@@ -92,7 +92,7 @@ impl Plan {
         // Tiles as wide as there is room for on the stack, and row after row.
         let tile_bytes = MAX_TILE_BYTES / size_of::<f32>() * request.element_bytes;
         let plan = Self::new(&Request { threads: 1, tile_bytes, block_len: 1, ..*request });
-        Self { chunk_len: plan.shape.seqlen, ..plan }
+        Self { chunk_len: plan.shape.seqlen, ahead: 0, ..plan }
     }
 
     /// Rows of a turn, of so many operands and results.

@@ -31,9 +31,6 @@ const GRAIN: usize = 8;
 
 /// A pass that can be run in turns.
 pub(super) trait Relayed<const IN: usize, const OUT: usize>: Pass {
-    /// Whether it walks through memory from its end to its beginning.
-    fn goes_backwards(&self) -> bool;
-
     /// Rows that are read at a position.
     fn operands(&self, tile: Tile, position: usize) -> [&[Self::Element]; IN];
 
@@ -106,7 +103,7 @@ impl<E: ScanElement> Course<E> {
 
     /// The next leg: tiles of a row first, as they lie in memory. Whoever hands on to a leg has therefore
     /// been taken by a thread that runs before the leg itself is.
-    fn take(&self, plan: &Plan) -> Option<Leg> {
+    fn take(&self, plan: &Plan, backwards: bool) -> Option<Leg> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let tiles = plan.tiles() / plan.shape.batch;
         let seqlen = plan.shape.seqlen;
@@ -116,6 +113,7 @@ impl<E: ScanElement> Course<E> {
             return None;
         }
         let (turn, i) = (number / tiles % turns, number % tiles);
+        let i = if backwards { tiles - 1 - i } else { i };
         let index = batch * tiles + i;
         let begin = turn * self.len;
         let positions = begin..(begin + self.len).min(seqlen);
@@ -165,7 +163,7 @@ impl<P: Relayed<IN, OUT>, const IN: usize, const OUT: usize> Kernel for Runner<'
         let mut last: Option<Leg> = None;
         let backwards = pass.goes_backwards();
         loop {
-            let next = course.take(plan);
+            let next = course.take(plan, backwards);
             for i in 0..course.len {
                 let incoming = match row(next.as_ref(), i) {
                     Some((leg, position)) => pass.operands(leg.tile, position),

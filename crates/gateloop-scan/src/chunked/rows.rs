@@ -5,7 +5,8 @@ use core::ops::Range;
 use crate::ScanElement;
 
 use super::dispatch::Isa;
-use super::output::{OutputRow, Parts, Stage, prefetch, stretches};
+use super::line::{Line, LineStarts};
+use super::output::{OutputRow, Parts, line_of, prefetch_line};
 use super::plan::MAX_LANES;
 
 /// Room for a row of a tile, on the stack. Unaligned, every vector would straddle two cache lines.
@@ -59,12 +60,18 @@ impl<E, const N: usize> Later<'_, E, N> {
         Self([&[]; N])
     }
 
-    /// Asks for some lanes, few at a time: a processor waits when it has asked for too much.
+    /// Some lanes of them.
     #[inline(always)]
-    fn ask(&self, lanes: Range<usize>) {
+    fn part(self, lanes: &Range<usize>) -> Self {
+        Self(self.0.map(|row| row.get(lanes.clone()).unwrap_or(&[])))
+    }
+
+    /// Asks for the line at lane `at`.
+    #[inline(always)]
+    fn ask(&self, at: usize) {
         for row in self.0 {
-            if let Some(part) = row.get(lanes.clone()) {
-                prefetch(part);
+            if let Some(first) = row.get(at) {
+                prefetch_line(first);
             }
         }
     }
@@ -94,6 +101,7 @@ pub(crate) fn advance_out<I: Isa, E: ScanElement>(
     b: &[E],
     mut out: OutputRow<'_, E>,
     later: Later<'_, E, 2>,
+    backwards: bool,
 ) {
     #[inline(always)]
     fn lanes<E: ScanElement>(state: &mut [E], a: &[E], b: &[E], out: &mut [E]) {
@@ -103,26 +111,48 @@ pub(crate) fn advance_out<I: Isa, E: ScanElement>(
         }
     }
 
-    if !out.is_streaming() {
-        let all = 0..state.len();
-        return lanes(state, a, b, out.lanes(all));
-    }
-    let Parts { head, streamed, tail } = out.parts();
+    let (Parts { head, lines, tail }, streams) = in_lines([&out]);
     for edge in [head, tail] {
         let row = edge.clone();
         lanes(&mut state[row.clone()], &a[row.clone()], &b[row], out.lanes(edge));
     }
-    if streamed.is_empty() {
-        return;
+    let (a, b, later) = (&a[lines.clone()], &b[lines.clone()], later.part(&lines));
+    let (state, out) = (&mut state[lines.clone()], out.lanes(lines));
+    let starts = LineStarts::new::<E>(state.len(), backwards);
+    assert!(starts.fit(a) && starts.fit(b) && starts.fit(out));
+    let (a, b, state, out) = (a.as_ptr(), b.as_ptr(), state.as_mut_ptr(), out.as_mut_ptr());
+    for at in starts {
+        later.ask(at);
+        // SAFETY: the line lies in all four, and is one of the output's lines if it is streamed.
+        unsafe {
+            let by_decay = load::<I, E>(a.add(at)).mul(load::<I, E>(state.add(at)));
+            let h = by_decay.add(load::<I, E>(b.add(at)));
+            h.store(state.add(at));
+            h.write(out.add(at), streams);
+        }
     }
-    let mut stage = Stage::new();
-    for stretch in stretches::<E>(streamed) {
-        later.ask(stretch.clone());
-        let row = stretch.clone();
-        let staged = stage.lanes(row.len());
-        lanes(&mut state[row.clone()], &a[row.clone()], &b[row], staged);
-        out.stream::<I>(stretch.start, &stage, stretch.len());
+}
+
+/// The line of numbers at `from`.
+///
+/// # Safety
+/// As for [`Line::load`].
+#[inline(always)]
+unsafe fn load<I: Isa, E: ScanElement>(from: *const E) -> E::Line<I> {
+    // SAFETY: the caller's promise.
+    unsafe { E::Line::load(from) }
+}
+
+/// How to go through rows of equal width by lines, and whether these may be streamed.
+#[inline(always)]
+fn in_lines<E: ScanElement, const N: usize>(rows: [&OutputRow<'_, E>; N]) -> (Parts, bool) {
+    let parts = rows[0].parts();
+    if !parts.lines.is_empty() && rows.iter().all(|row| row.parts() == parts) {
+        return (parts, true);
     }
+    let width = parts.tail.end;
+    let end = width - width % line_of::<E>();
+    (Parts { head: 0..0, lines: 0..end, tail: end..width }, false)
 }
 
 /// One row of the adjoint, lanes of equal number.
@@ -164,25 +194,29 @@ pub(crate) fn adjoint_out<I: Isa, E: ScanElement>(
     row: &Adjoint<'_, E>,
     [mut da_out, mut g_out]: [OutputRow<'_, E>; 2],
     later: Later<'_, E, 3>,
+    backwards: bool,
 ) {
-    let mut parts = g_out.parts();
-    if parts != da_out.parts() {
-        parts = Parts { head: 0..c.len(), streamed: 0..0, tail: 0..0 };
-    }
-    for edge in [parts.head, parts.tail] {
+    let (Parts { head, lines, tail }, streams) = in_lines([&da_out, &g_out]);
+    for edge in [head, tail] {
         let part = row.part(edge.clone());
         adjoint_into(&mut c[edge.clone()], &part, da_out.lanes(edge.clone()), g_out.lanes(edge));
     }
-    if parts.streamed.is_empty() {
-        return;
-    }
-    let (mut da, mut g) = (Stage::new(), Stage::new());
-    for stretch in stretches::<E>(parts.streamed) {
-        later.ask(stretch.clone());
-        let (at, len) = (stretch.start, stretch.len());
-        adjoint_into(&mut c[stretch.clone()], &row.part(stretch), da.lanes(len), g.lanes(len));
-        da_out.stream::<I>(at, &da, len);
-        g_out.stream::<I>(at, &g, len);
+    let (row, later) = (row.part(lines.clone()), later.part(&lines));
+    let (c, da, g) = (&mut c[lines.clone()], da_out.lanes(lines.clone()), g_out.lanes(lines));
+    let starts = LineStarts::new::<E>(c.len(), backwards);
+    assert!(starts.fit(row.a) && starts.fit(row.dh) && starts.fit(row.before));
+    assert!(starts.fit(da) && starts.fit(g));
+    let (c, da, g) = (c.as_mut_ptr(), da.as_mut_ptr(), g.as_mut_ptr());
+    let [a, dh, before] = [row.a, row.dh, row.before].map(<[E]>::as_ptr);
+    for at in starts {
+        later.ask(at);
+        // SAFETY: the line lies in all six, and is one of the outputs' lines if it is streamed.
+        unsafe {
+            let dg = load::<I, E>(dh.add(at)).add(load::<I, E>(c.add(at)));
+            dg.mul(load::<I, E>(a.add(at)).conj()).store(c.add(at));
+            dg.mul(load::<I, E>(before.add(at)).conj()).write(da.add(at), streams);
+            dg.write(g.add(at), streams);
+        }
     }
 }
 

@@ -152,6 +152,9 @@ impl<E: ScanElement> Segment<'_, E> {
         let mut tiles: Vec<_> = (batch * in_sequence..(batch + 1) * in_sequence)
             .map(|tile| (plan.tile(tile), Lanes::zero()))
             .collect();
+        if pass.goes_backwards() {
+            tiles.reverse();
+        }
         let keep = |states: &Output<'_, P::Element>, (tile, state): &(Tile, Lanes<_>)| {
             let lanes = cut.lanes(*tile, index);
             // SAFETY: every segment is walked through by one task.
@@ -235,7 +238,7 @@ fn meet<P: Pass>(
 }
 
 /// Equality that tells zeros apart and takes a NaN for itself.
-pub(super) fn same_bits<E: ScanElement>(x: &[E], y: &[E]) -> bool {
+fn same_bits<E: ScanElement>(x: &[E], y: &[E]) -> bool {
     // SAFETY: the elements are floating-point numbers or pairs of them, which are all bytes and no padding.
     let bytes =
         |x: &[E]| unsafe { core::slice::from_raw_parts(x.as_ptr().cast::<u8>(), size_of_val(x)) };

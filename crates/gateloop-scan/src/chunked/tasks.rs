@@ -82,6 +82,9 @@ pub(super) fn through<P: Pass>(pass: &P, plan: &Plan, group: usize) {
     let last = plan.chunks() - 1;
     let mut tiles: Vec<Traveller<P::Element>> =
         plan.group(group).map(|tile| Traveller::new(pass, tile, last > 0)).collect();
+    if pass.goes_backwards() {
+        tiles.reverse();
+    }
     for chunk in 0..=last {
         if chunk == last {
             // The map of the last chunk is not needed.

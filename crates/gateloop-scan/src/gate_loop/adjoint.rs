@@ -122,6 +122,10 @@ impl<K: Kind> Backward<'_, '_, K> {
 impl<K: Kind> Pass for Backward<'_, '_, K> {
     type Element = K::State;
 
+    fn goes_backwards(&self) -> bool {
+        !self.operator.reversed
+    }
+
     fn start(&self, tile: Tile, state: &mut [K::State]) {
         match self.dh_last {
             Some(last) => state.copy_from_slice(&last[tile.in_state(self.operator.shape.channels)]),

@@ -90,6 +90,10 @@ impl<K: Kind> Operator<'_, K> {
 impl<K: Kind> Pass for Forward<'_, '_, K> {
     type Element = K::State;
 
+    fn goes_backwards(&self) -> bool {
+        self.operator.reversed
+    }
+
     fn start(&self, tile: Tile, state: &mut [K::State]) {
         match self.operator.h0 {
             Some(h0) => state.copy_from_slice(&h0[tile.in_state(self.operator.shape.channels)]),

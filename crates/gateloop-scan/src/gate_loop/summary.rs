@@ -23,6 +23,10 @@ pub(super) struct Forth<'p, 'a, K: Kind> {
 impl<K: Kind> Pass for Forth<'_, '_, K> {
     type Element = K::State;
 
+    fn goes_backwards(&self) -> bool {
+        self.operator.reversed
+    }
+
     fn start(&self, _tile: Tile, state: &mut [K::State]) {
         state.fill(K::State::ZERO);
     }
@@ -131,6 +135,10 @@ impl<K: Kind> Back<'_, '_, K> {
 
 impl<K: Kind> Pass for Back<'_, '_, K> {
     type Element = K::State;
+
+    fn goes_backwards(&self) -> bool {
+        !self.operator.reversed
+    }
 
     fn start(&self, _tile: Tile, state: &mut [K::State]) {
         state.fill(K::State::ZERO);
