@@ -11,7 +11,12 @@ pub(super) trait Isa: Copy {
     /// The registers that hold [`LANES`] f32.
     type Vector: Copy;
 
+    /// Whether a dozen vectors and what is multiplied for them fit in the registers.
+    const HAS_ROOM_FOR_TWO: bool;
+
     fn zero(self) -> Self::Vector;
+    /// One number, [`LANES`] times.
+    fn splat(self, value: f32) -> Self::Vector;
     fn load_f32(self, values: &[f32; LANES]) -> Self::Vector;
     /// From the upper halves of f32.
     fn load_bf16(self, bits: &[u16; LANES]) -> Self::Vector;
@@ -20,22 +25,6 @@ pub(super) trait Isa: Copy {
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     fn sum(self, values: Self::Vector) -> f32;
     fn store(self, values: Self::Vector, to: &mut [f32; LANES]);
-
-    /// sums[r][m] += w[r] x[m], each as [`mul_add`](Self::mul_add) does it.
-    #[inline(always)]
-    fn outer<const R: usize, const M: usize>(
-        self,
-        w: [&[f32; LANES]; R],
-        x: [&[f32; LANES]; M],
-        sums: &mut [[Self::Vector; M]; R],
-    ) {
-        for m in 0..M {
-            let x = self.load_f32(x[m]);
-            for r in 0..R {
-                sums[r][m] = self.mul_add(self.load_f32(w[r]), x, sums[r][m]);
-            }
-        }
-    }
 
     /// Has the line of `at` brought near, where the machine can be asked.
     #[inline(always)]
@@ -70,10 +59,16 @@ pub(super) struct Portable;
 
 impl Isa for Portable {
     type Vector = [f32; LANES];
+    const HAS_ROOM_FOR_TWO: bool = false;
 
     #[inline(always)]
     fn zero(self) -> Self::Vector {
         [0.0; LANES]
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self::Vector {
+        [value; LANES]
     }
 
     #[inline(always)]
@@ -118,10 +113,10 @@ mod x86 {
         _mm_loadl_epi64, _mm_loadu_si128, _mm_movehl_ps, _mm_prefetch, _mm_shuffle_ps,
         _mm256_add_ps, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cvtepi8_epi32,
         _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps,
-        _mm256_loadu_ps, _mm256_loadu_si256, _mm256_setzero_ps, _mm256_slli_epi32,
+        _mm256_loadu_ps, _mm256_loadu_si256, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32,
         _mm256_storeu_ps, _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
         _mm512_cvtepu16_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_reduce_add_ps,
-        _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+        _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
     };
 
     #[target_feature(enable = "avx512f,avx2,fma")]
@@ -147,11 +142,18 @@ mod x86 {
 
     impl Isa for Avx2 {
         type Vector = [__m256; 2];
+        const HAS_ROOM_FOR_TWO: bool = false;
 
         #[inline(always)]
         fn zero(self) -> Self::Vector {
             // SAFETY: `self` exists only where the machine has AVX2.
             unsafe { [_mm256_setzero_ps(); 2] }
+        }
+
+        #[inline(always)]
+        fn splat(self, value: f32) -> Self::Vector {
+            // SAFETY: `self` exists only where the machine has AVX2.
+            unsafe { [_mm256_set1_ps(value); 2] }
         }
 
         #[inline(always)]
@@ -216,33 +218,6 @@ mod x86 {
             }
         }
 
-        /// One half after the other: 3 x 2 sums, 3 weights and one x are then just the 16 registers.
-        #[inline(always)]
-        fn outer<const R: usize, const M: usize>(
-            self,
-            w: [&[f32; LANES]; R],
-            x: [&[f32; LANES]; M],
-            sums: &mut [[Self::Vector; M]; R],
-        ) {
-            #[expect(clippy::needless_range_loop, reason = "the halves of three arrays")]
-            for half in 0..2 {
-                // SAFETY: `self` exists only where the machine has AVX2 and FMA; the halves lie in
-                // their arrays.
-                unsafe {
-                    let mut wide = [_mm256_setzero_ps(); R];
-                    for r in 0..R {
-                        wide[r] = _mm256_loadu_ps(w[r].as_ptr().add(8 * half));
-                    }
-                    for m in 0..M {
-                        let x = _mm256_loadu_ps(x[m].as_ptr().add(8 * half));
-                        for r in 0..R {
-                            sums[r][m][half] = _mm256_fmadd_ps(wide[r], x, sums[r][m][half]);
-                        }
-                    }
-                }
-            }
-        }
-
         #[inline(always)]
         fn prefetch<T>(self, at: &T) {
             prefetch(at);
@@ -255,11 +230,18 @@ mod x86 {
 
     impl Isa for Avx512 {
         type Vector = __m512;
+        const HAS_ROOM_FOR_TWO: bool = true;
 
         #[inline(always)]
         fn zero(self) -> Self::Vector {
             // SAFETY: `self` exists only where the machine has AVX-512F.
             unsafe { _mm512_setzero_ps() }
+        }
+
+        #[inline(always)]
+        fn splat(self, value: f32) -> Self::Vector {
+            // SAFETY: `self` exists only where the machine has AVX-512F.
+            unsafe { _mm512_set1_ps(value) }
         }
 
         #[inline(always)]

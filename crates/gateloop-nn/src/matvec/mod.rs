@@ -15,7 +15,7 @@ mod tile;
 use crate::threads::TorchThreads;
 use gateloop_scan::ParallelFor;
 use isa::{Isa, Kernel, dispatch};
-use panel::ManyRows;
+use panel::{ManyRows, Panels};
 use tile::{Weight, dot_products};
 
 /// A matrix [out, in], row after row.
@@ -71,16 +71,17 @@ pub(crate) fn multiply(x: &[f32], rows: usize, products: &mut [Product<'_>]) {
     for product in products {
         cut(product, rows, in_dim, &mut pieces);
     }
+    let panels = (rows >= MANY_ROWS).then(|| Panels::of(x, in_dim));
     let work = |index: usize| {
         let Piece { matrix, bias, first, len, ref y } = pieces[index];
         let work = Work { x, in_dim, bias, first, len, y };
         match matrix {
-            Matrix::F32(w) => run(Typed { work, w, scale: None }, rows),
-            Matrix::Bf16(w) => run(Typed { work, w, scale: None }, rows),
-            Matrix::Int8(w, scale) => run(Typed { work, w, scale: Some(scale) }, rows),
+            Matrix::F32(w) => run(Typed { work, w, scale: None }, panels.as_ref()),
+            Matrix::Bf16(w) => run(Typed { work, w, scale: None }, panels.as_ref()),
+            Matrix::Int8(w, scale) => run(Typed { work, w, scale: Some(scale) }, panels.as_ref()),
         }
     };
-    if rows < MANY_ROWS {
+    if panels.is_none() {
         team::for_each(pieces.len(), &work);
     } else {
         // What lies between two products then runs on libtorch's threads, which had better not wait for
@@ -89,11 +90,10 @@ pub(crate) fn multiply(x: &[f32], rows: usize, products: &mut [Product<'_>]) {
     }
 }
 
-fn run<W: Weight>(piece: Typed<'_, W>, rows: usize) {
-    if rows < MANY_ROWS {
-        dispatch(piece);
-    } else {
-        dispatch(ManyRows(piece));
+fn run<W: Weight>(typed: Typed<'_, W>, panels: Option<&Panels>) {
+    match panels {
+        None => dispatch(typed),
+        Some(panels) => dispatch(ManyRows { typed, panels }),
     }
 }
 

@@ -1,148 +1,192 @@
-//! Products with a few dozen rows, bound by arithmetic: a panel of weights stays in the first-level cache
-//! while all rows of x pass by it.
+//! Products with a few dozen rows, bound by arithmetic: x lies transposed, so that a vector holds one column of many
+//! rows, and every weight is multiplied with a whole vector.
 //!
 //! A matrix product that packs both operands, as libtorch's does, takes a good part of its time for packing the
-//! weights where so few rows are multiplied with them. Here x is read where it lies, and a panel of weights is widened
-//! once for all rows.
+//! weights where so few rows are multiplied with them. Here x alone is packed, once for all products with it; six
+//! rows of weights at a time are widened into the first-level cache.
 
 use super::isa::{Isa, Kernel, LANES};
-use super::tile::{Weight, padded};
+use super::tile::Weight;
 use super::{Typed, Work};
+use crate::threads::TorchThreads;
+use gateloop_scan::ParallelFor;
 use std::cell::Cell;
+use std::sync::Mutex;
 
-/// Rows of weights in a panel.
+/// Rows of weights that are multiplied together.
 pub(super) const ROWS: usize = 6;
 
-/// Its columns: 12 KB of f32, which leaves a first-level cache room for the rows of x that pass by.
+/// Columns of weights that are multiplied before the next rows have their turn: 12 KB of f32, which leaves a
+/// first-level cache room for the panels of x that pass by.
 const DEPTH: usize = 512;
-
-/// Rows of weights and of x whose dot products are in registers together.
-const TILE: [usize; 2] = [3, 2];
 
 /// The bytes of a cache line.
 const LINE: usize = 64;
 
+/// x in panels of [`LANES`] rows, [panels, in, `LANES`]; rows that there are not are zeros.
+pub(super) struct Panels(Vec<[f32; LANES]>);
+
+impl Drop for Panels {
+    fn drop(&mut self) {
+        PACKED.set(std::mem::take(&mut self.0));
+    }
+}
+
+impl Panels {
+    /// Of x, [rows, in].
+    pub(super) fn of(x: &[f32], in_dim: usize) -> Self {
+        let panels = x.chunks(LANES * in_dim);
+        let mut packed = PACKED.take();
+        packed.resize(panels.len() * in_dim, [0.0; LANES]);
+        let tasks: Vec<_> = panels.zip(packed.chunks_mut(in_dim)).map(Mutex::new).collect();
+        TorchThreads.for_each(tasks.len(), &|i| {
+            // Nobody else asks for this panel.
+            if let Ok(mut task) = tasks[i].lock() {
+                let (x, panel) = &mut *task;
+                pack(x, in_dim, panel);
+            }
+        });
+        Self(packed)
+    }
+}
+
+/// Transposes up to [`LANES`] rows of x, a square at a time: its lines are read and written as a whole.
+fn pack(x: &[f32], in_dim: usize, panel: &mut [[f32; LANES]]) {
+    if x.len() < LANES * in_dim {
+        panel.fill([0.0; LANES]);
+    }
+    for (block, columns) in panel.chunks_mut(LANES).enumerate() {
+        for (lane, row) in x.chunks_exact(in_dim).enumerate() {
+            for (column, &x) in columns.iter_mut().zip(&row[block * LANES..]) {
+                column[lane] = x;
+            }
+        }
+    }
+}
+
 /// What a thread works in.
 #[derive(Default)]
 struct Scratch {
-    /// The panel, [ROWS, DEPTH].
+    /// The weights at work, [`ROWS`, `DEPTH`].
     w: Vec<f32>,
-    /// The dot products so far, [M, ROWS] of vectors.
+    /// The sums so far, [panels, `ROWS`] of a number for each row of x.
     sums: Vec<[f32; LANES]>,
-    /// The dot products, [M, ROWS].
-    y: Vec<f32>,
 }
 
 thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
+    /// The memory of [`Panels`].
+    static PACKED: Cell<Vec<[f32; LANES]>> = Cell::default();
 }
 
 /// The product of many rows.
-pub(super) struct ManyRows<'a, W>(pub(super) Typed<'a, W>);
+pub(super) struct ManyRows<'a, W> {
+    pub(super) typed: Typed<'a, W>,
+    pub(super) panels: &'a Panels,
+}
 
 impl<W: Weight> Kernel for ManyRows<'_, W> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Work { x, in_dim, first, len, .. } = self.0.work;
-        let rows = x.len() / in_dim;
+        let Work { in_dim, first, len, .. } = self.typed.work;
         let mut scratch = SCRATCH.take();
         scratch.w.resize(ROWS * DEPTH, 0.0);
-        scratch.y.resize(rows * ROWS, 0.0);
-        if in_dim > DEPTH {
-            scratch.sums.resize(rows * ROWS, [0.0; LANES]);
-        }
+        scratch.sums.resize(self.panels.0.len() / in_dim * ROWS, [0.0; LANES]);
         for o in (first..first + len).step_by(ROWS) {
-            self.panel(isa, &mut scratch, o, ROWS.min(first + len - o));
+            self.rows(isa, &mut scratch, o, ROWS.min(first + len - o));
         }
         SCRATCH.set(scratch);
     }
 }
 
 impl<W: Weight> ManyRows<'_, W> {
-    /// `n` rows of weights from `o` on, with all rows of x.
+    /// `n` rows of weights from `o` on, with all of x.
     #[inline(always)]
-    fn panel<I: Isa>(&self, isa: I, scratch: &mut Scratch, o: usize, n: usize) {
-        let Work { x, in_dim, first, len, .. } = self.0.work;
+    fn rows<I: Isa>(&self, isa: I, scratch: &mut Scratch, o: usize, n: usize) {
+        let Work { x, in_dim, first, len, .. } = self.typed.work;
         let rows = x.len() / in_dim;
         for k in (0..in_dim).step_by(DEPTH) {
             let depth = DEPTH.min(in_dim - k);
-            let ends = k + depth == in_dim;
             self.widen(&mut scratch.w, o, n, k..k + depth);
-            let next = if ends { (o + n, 0) } else { (o, k + depth) };
-            let steps = rows.div_ceil(TILE[1]) * n.div_ceil(TILE[0]);
-            let mut ahead = Ahead::new(self.0.w, in_dim, next, first + len, steps);
-            for m in (0..rows).step_by(TILE[1]) {
-                // The last of an odd number of rows is its own neighbour.
-                let pair = [m, (m + 1).min(rows - 1)];
-                let x = pair.map(|m| &x[m * in_dim + k..][..depth]);
-                for r in (0..n).step_by(TILE[0]) {
-                    ahead.step(isa);
-                    let w = [r, r + 1, r + 2].map(|r| &scratch.w[r * DEPTH..][..depth]);
-                    let mut sums = [[isa.zero(); TILE[1]]; TILE[0]];
-                    if k > 0 {
-                        for (j, sums) in sums.iter_mut().enumerate() {
-                            for (sum, &m) in sums.iter_mut().zip(&pair) {
-                                *sum = isa.load_f32(&scratch.sums[m * ROWS + r + j]);
-                            }
-                        }
+            let next = if k + depth == in_dim { (o + n, 0) } else { (o, k + depth) };
+            let panels = self.panels.0.chunks_exact(in_dim).map(|panel| &panel[k..k + depth]);
+            let mut ahead = Ahead::new(self.typed.w, in_dim, next, first + len, panels.len());
+            let (w, _) = scratch.w.as_chunks::<DEPTH>();
+            let w = [0, 1, 2, 3, 4, 5].map(|r| &w[r][..depth]);
+            let begins = k == 0;
+            let mut panels = panels.zip(scratch.sums.chunks_exact_mut(ROWS));
+            while let Some((x, sums)) = panels.next() {
+                ahead.step(isa);
+                let second = if I::HAS_ROOM_FOR_TWO { panels.next() } else { None };
+                match second {
+                    Some((other, other_sums)) => {
+                        ahead.step(isa);
+                        add_products(isa, w, [x, other], [sums, other_sums], begins);
                     }
-                    add_products(isa, w, x, &mut sums);
-                    for (j, sums) in sums.into_iter().enumerate() {
-                        for (sum, &m) in sums.into_iter().zip(&pair) {
-                            let at = m * ROWS + r + j;
-                            if ends {
-                                scratch.y[at] = isa.sum(sum);
-                            } else {
-                                isa.store(sum, &mut scratch.sums[at]);
-                            }
-                        }
-                    }
+                    None => add_products(isa, w, [x], [sums], begins),
                 }
             }
         }
-        for (m, dots) in scratch.y.chunks_exact(ROWS).take(rows).enumerate() {
-            for (r, &dot) in dots[..n].iter().enumerate() {
-                self.0.store(m, o + r, dot);
+        for m in 0..rows {
+            let sums = &scratch.sums[m / LANES * ROWS..][..n];
+            for (r, sums) in sums.iter().enumerate() {
+                self.typed.store(m, o + r, sums[m % LANES]);
             }
         }
     }
 
-    /// Fills the panel; rows that it has beyond `n` keep what they had, and nobody looks at them.
+    /// Fills the rows at work; those beyond `n` keep what they had, and nobody looks at their products.
     #[inline(always)]
-    fn widen(&self, panel: &mut [f32], o: usize, n: usize, columns: std::ops::Range<usize>) {
-        for (r, to) in panel.chunks_exact_mut(DEPTH).take(n).enumerate() {
-            for (to, &from) in to.iter_mut().zip(&self.0.row(o + r)[columns.clone()]) {
+    fn widen(&self, w: &mut [f32], o: usize, n: usize, columns: std::ops::Range<usize>) {
+        for (r, to) in w.chunks_exact_mut(DEPTH).take(n).enumerate() {
+            for (to, &from) in to.iter_mut().zip(&self.typed.row(o + r)[columns.clone()]) {
                 *to = from.to_f32();
             }
         }
     }
 }
 
-/// Adds the products of rows of one length, in the order in which a single row's are added.
+/// Adds the products of rows of weights with P panels, all of one depth, column after column, to `sums`, or to
+/// zero if this `begins`.
 #[inline(always)]
-fn add_products<I: Isa>(
+fn add_products<I: Isa, const P: usize>(
     isa: I,
-    w: [&[f32]; TILE[0]],
-    x: [&[f32]; TILE[1]],
-    sums: &mut [[I::Vector; TILE[1]]; TILE[0]],
+    w: [&[f32]; ROWS],
+    x: [&[[f32; LANES]]; P],
+    sums: [&mut [[f32; LANES]]; P],
+    begins: bool,
 ) {
-    let (w, x) = (w.map(<[f32]>::as_chunks::<LANES>), x.map(<[f32]>::as_chunks::<LANES>));
-    let whole = x[0].0.len();
-    let (w_whole, x_whole) = (w.map(|(w, _)| &w[..whole]), x.map(|(x, _)| &x[..whole]));
-    for i in 0..whole {
-        isa.outer(
-            [&w_whole[0][i], &w_whole[1][i], &w_whole[2][i]],
-            [&x_whole[0][i], &x_whole[1][i]],
-            sums,
-        );
+    let mut tile = [[isa.zero(); P]; ROWS];
+    if !begins {
+        for r in 0..ROWS {
+            for p in 0..P {
+                tile[r][p] = isa.load_f32(&sums[p][r]);
+            }
+        }
     }
-    if !x[0].1.is_empty() {
-        let (w, x) = (w.map(|(_, rest)| padded(rest)), x.map(|(_, rest)| padded(rest)));
-        isa.outer(w.each_ref(), x.each_ref(), sums);
+    // Equal lengths, said so that the loop checks no bounds.
+    let depth = w[0].len();
+    let (w, x) = (w.map(|w| &w[..depth]), x.map(|x| &x[..depth]));
+    for k in 0..depth {
+        let mut column = [isa.zero(); P];
+        for p in 0..P {
+            column[p] = isa.load_f32(&x[p][k]);
+        }
+        for r in 0..ROWS {
+            let weight = isa.splat(w[r][k]);
+            for p in 0..P {
+                tile[r][p] = isa.mul_add(weight, column[p], tile[r][p]);
+            }
+        }
+    }
+    for r in 0..ROWS {
+        for p in 0..P {
+            isa.store(tile[r][p], &mut sums[p][r]);
+        }
     }
 }
 
-/// Asks for the panel to come while this one is worked on, a few lines at a time.
+/// Asks for the weights to come while these are worked on, a few lines at a time.
 struct Ahead<'a, W> {
     w: &'a [W],
     in_dim: usize,

@@ -126,22 +126,25 @@ fn sizes_of_several_pieces_equal_the_oracle() {
 
 #[test]
 fn a_row_gives_the_same_bits_alone_and_in_company() {
-    for (out_dim, in_dim, rows) in [(131, 67, 7), (131, 67, 19), (29, 1300, 9)] {
-        same_bits(out_dim, in_dim, rows);
+    for (out_dim, in_dim, all, some) in
+        [(131, 67, 8, 1), (131, 67, 7, 3), (131, 67, 64, 9), (29, 1300, 19, 18)]
+    {
+        same_bits(out_dim, in_dim, [all, some]);
     }
 }
 
-fn same_bits(out_dim: usize, in_dim: usize, rows: usize) {
+/// The last `some` of `all` rows, with the others and without.
+fn same_bits(out_dim: usize, in_dim: usize, [all, some]: [usize; 2]) {
     let case = Case::new(out_dim, in_dim);
-    let x: Vec<f32> = (0..rows * in_dim).map(number).collect();
+    let x: Vec<f32> = (0..all * in_dim).map(number).collect();
     for (matrix, _) in case.matrices() {
-        let mut all = vec![f32::NAN; rows * out_dim];
-        multiply(&x, rows, &mut [Product { matrix, bias: None, y: &mut all }]);
-        for (x, expected) in x.chunks(in_dim).zip(all.chunks(out_dim)) {
-            let mut y = vec![f32::NAN; out_dim];
-            multiply(x, 1, &mut [Product { matrix, bias: None, y: &mut y }]);
-            assert_eq!(y, expected);
-        }
+        let [together, alone] = [all, some].map(|rows| {
+            let mut y = vec![f32::NAN; rows * out_dim];
+            let x = &x[(all - rows) * in_dim..];
+            multiply(x, rows, &mut [Product { matrix, bias: None, y: &mut y }]);
+            y
+        });
+        assert!(together[(all - some) * out_dim..] == alone, "{all} and {some} rows");
     }
 }
 
@@ -173,9 +176,13 @@ fn infinities_and_nan_stay_in_their_row() {
     let mut weights = vec![0.5_f32; 6 * 20];
     weights[20] = f32::INFINITY;
     weights[3 * 20 + 19] = f32::NAN;
-    let mut y = [0.0; 6];
-    let matrix = Matrix::F32(&weights);
-    multiply(&[1.0; 20], 1, &mut [Product { matrix, bias: None, y: &mut y }]);
-    assert_eq!((y[0], y[1], y[2], y[4], y[5]), (10.0, f32::INFINITY, 10.0, 10.0, 10.0));
-    assert!(y[3].is_nan());
+    for rows in [1, 9] {
+        let mut y = vec![0.0; rows * 6];
+        let matrix = Matrix::F32(&weights);
+        multiply(&vec![1.0; rows * 20], rows, &mut [Product { matrix, bias: None, y: &mut y }]);
+        for y in y.chunks(6) {
+            assert_eq!((y[0], y[1], y[2], y[4], y[5]), (10.0, f32::INFINITY, 10.0, 10.0, 10.0));
+            assert!(y[3].is_nan());
+        }
+    }
 }

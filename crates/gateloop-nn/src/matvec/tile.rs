@@ -103,7 +103,7 @@ fn accumulate<I: Isa, W: Weight, const R: usize, const M: usize>(
 }
 
 #[inline(always)]
-pub(super) fn padded<T: Copy + Default>(rest: &[T]) -> [T; LANES] {
+fn padded<T: Copy + Default>(rest: &[T]) -> [T; LANES] {
     let mut all = [T::default(); LANES];
     all[..rest.len()].copy_from_slice(rest);
     all

@@ -15,7 +15,8 @@ use super::tile::Tile;
 struct Traveller<E> {
     tile: Tile,
     state: Lanes<E>,
-    map: Option<ChunkMap<E>>,
+    // Apart: many short sequences have none, and a traveller is moved to where it waits for its turn.
+    map: Option<Box<ChunkMap<E>>>,
 }
 
 /// The affine map of the chunk so far, and the state that entered the chunk.
@@ -27,8 +28,10 @@ struct ChunkMap<E> {
 
 impl<E: ScanElement> Traveller<E> {
     fn new<P: Pass<Element = E>>(pass: &P, tile: Tile, has_map: bool) -> Self {
-        let map =
-            || ChunkMap { factor: Lanes::zero(), offset: Lanes::zero(), before: Lanes::zero() };
+        let map = || {
+            let [factor, offset, before] = [0; 3].map(|_| Lanes::zero());
+            Box::new(ChunkMap { factor, offset, before })
+        };
         let mut state = Lanes::zero();
         pass.start(tile, &mut state.0[tile.lanes()]);
         Self { tile, state, map: has_map.then(map) }
