@@ -21,16 +21,38 @@ pub(crate) struct Effort {
 /// Threads that spin for a while after their work are given time to sleep.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Measures a work; what goes wrong on a side stays with it.
-pub(crate) fn measure(work: Work, effort: Effort, workers: &mut Workers<'_>) -> Result<Measured> {
-    let figures = match work.quantity {
-        Quantity::Time => times(&work, effort, workers)?,
-        Quantity::Memory => memory(&work, workers)?,
-    };
-    Ok(Measured { work, figures })
+/// Measures works that are compared with each other; what goes wrong on a side stays with it.
+pub(crate) fn measure(
+    works: Vec<Work>,
+    effort: Effort,
+    workers: &mut Workers<'_>,
+) -> Result<Vec<Measured>> {
+    let mut begun = Vec::new();
+    for work in &works {
+        begun.push(match work.quantity {
+            Quantity::Time => prepared(work, workers)?,
+            Quantity::Memory => memory(work, workers)?,
+        });
+    }
+    for _ in 0..effort.samples {
+        for (work, sides) in works.iter().zip(&mut begun) {
+            for sampled in sides {
+                if sampled.wants_more(work, effort.budget) {
+                    sampled.sample(work, workers)?;
+                }
+            }
+        }
+    }
+    workers.release()?;
+    let measured = works.into_iter().zip(begun).map(|(work, sides)| Measured {
+        work,
+        figures: sides.into_iter().map(|sampled| sampled.figure).collect(),
+    });
+    Ok(measured.collect())
 }
 
-fn times(work: &Work, effort: Effort, workers: &mut Workers<'_>) -> Result<Vec<Figure>> {
+/// The sides of a work, ready to be sampled.
+fn prepared(work: &Work, workers: &mut Workers<'_>) -> Result<Vec<Sampled>> {
     let mut sides = Vec::new();
     for &side in &work.sides {
         let answer = workers.ask(side.who, &format!("prepare {}", side.key(work.key())))?;
@@ -39,17 +61,9 @@ fn times(work: &Work, effort: Effort, workers: &mut Workers<'_>) -> Result<Vec<F
             Answer::Absent(why) => Status::Absent(why),
             _ => Status::Good,
         };
-        sides.push(Sampled { figure: Figure::new(side, status), spent: Duration::ZERO });
+        sides.push(Sampled::new(Figure::new(side, status)));
     }
-    for _ in 0..effort.samples {
-        for sampled in &mut sides {
-            if sampled.wants_more(effort.budget) {
-                sampled.sample(work, workers)?;
-            }
-        }
-    }
-    workers.release()?;
-    Ok(sides.into_iter().map(|sampled| sampled.figure).collect())
+    Ok(sides)
 }
 
 struct Sampled {
@@ -58,8 +72,13 @@ struct Sampled {
 }
 
 impl Sampled {
-    fn wants_more(&self, budget: Duration) -> bool {
-        self.figure.status == Status::Good && self.spent < budget
+    fn new(figure: Figure) -> Self {
+        Self { figure, spent: Duration::ZERO }
+    }
+
+    fn wants_more(&self, work: &Work, budget: Duration) -> bool {
+        let is_timed = work.quantity == Quantity::Time;
+        is_timed && self.figure.status == Status::Good && self.spent < budget
     }
 
     fn sample(&mut self, work: &Work, workers: &mut Workers<'_>) -> Result<()> {
@@ -76,8 +95,8 @@ impl Sampled {
 }
 
 /// Each side in a process of its own, for a peak is that of a process.
-fn memory(work: &Work, workers: &Workers<'_>) -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
+fn memory(work: &Work, workers: &Workers<'_>) -> Result<Vec<Sampled>> {
+    let mut sides = Vec::new();
     for &side in &work.sides {
         let mut figure = Figure::new(side, Status::Good);
         match workers.ask_alone(side.who, &format!("memory {}", side.key(work.key())))? {
@@ -87,9 +106,9 @@ fn memory(work: &Work, workers: &Workers<'_>) -> Result<Vec<Figure>> {
             }
             answer => spoil(&mut figure, answer),
         }
-        figures.push(figure);
+        sides.push(Sampled::new(figure));
     }
-    Ok(figures)
+    Ok(sides)
 }
 
 /// What was sampled before something went wrong is not to be trusted.
@@ -130,9 +149,9 @@ mod tests {
         let mut workers = Workers::new(&children, &programs, Duration::from_mins(1));
         let selection =
             Selection { only: "scan/forward/f32/1x65536x512", peers: true, ..Selection::default() };
-        let work = works(selection).remove(0);
+        let works = works(selection);
         let effort = Effort { samples: 2, budget: Duration::from_mins(1) };
-        let measured = measure(work, effort, &mut workers).unwrap();
+        let measured = measure(works, effort, &mut workers).unwrap().remove(0);
         let of = |name: &str| measured.figures.iter().find(|f| f.side.name == name).unwrap();
         assert_eq!(of("ours").samples, [1.0, 1.0]);
         assert_eq!(of("scalar").status, Status::Failed("h[0]".to_owned()));

@@ -97,11 +97,14 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 
     let (started, count) = (Instant::now(), works.len());
     let mut results = Results::default();
-    for (index, work) in works.into_iter().enumerate() {
-        eprintln!("[{}/{count}] {}", index + 1, work.name);
-        let measured = measure::measure(work, options.effort(), &mut workers)?;
-        println!("{}", report::work(&measured));
-        results.0.push(measured);
+    for works in works.chunk_by(plan::Work::is_beside) {
+        for (index, work) in works.iter().enumerate() {
+            eprintln!("[{}/{count}] {}", results.0.len() + index + 1, work.name);
+        }
+        for measured in measure::measure(works.to_vec(), options.effort(), &mut workers)? {
+            println!("{}", report::work(&measured));
+            results.0.push(measured);
+        }
     }
     println!("{}", report::target_table(&results));
     println!("works measured: {count}, in {:.0} s", started.elapsed().as_secs_f64());

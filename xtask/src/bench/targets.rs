@@ -36,9 +36,8 @@ enum Quotient {
         over: At,
         under: At,
     },
-    /// The largest over the smallest of ours over a limit that was timed in turn with it: works are minutes apart, in which a
-    /// machine changes.
-    SpreadOver(Vec<String>, &'static [&'static str]),
+    /// The largest over the smallest of ours, in works that were timed in turn.
+    Spread(Vec<String>),
     /// The same of the time a token beyond the first.
     TimeSpread(Vec<usize>),
     /// The same of the memory a token beyond the first.
@@ -59,10 +58,8 @@ impl Target {
         let at = |at: &At| results.best(&at.work, at.sides);
         match &self.quotient {
             Quotient::Ratio { over, under } => Some(at(over)? / at(under)?),
-            Quotient::SpreadOver(works, limit) => {
-                let over =
-                    |work: &String| Some(results.best(work, OURS)? / results.best(work, limit)?);
-                spread(works.iter().map(over).collect())
+            Quotient::Spread(works) => {
+                spread(works.iter().map(|work| results.best(work, OURS)).collect())
             }
             Quotient::TimeSpread(lengths) => {
                 spread(lengths.iter().map(|&tokens| time_a_token(results, tokens)).collect())
@@ -214,9 +211,8 @@ fn growth_and_generation() -> Vec<Target> {
             Bound::AtLeast(20.0),
         ),
         Target {
-            what: "generation over reading the weights, after 128 to 65,536 tokens: largest over smallest"
-                .to_owned(),
-            quotient: Quotient::SpreadOver(flat, READ),
+            what: "generation after 128 to 65,536 tokens: largest over smallest".to_owned(),
+            quotient: Quotient::Spread(flat),
             bound: Bound::AtMost(1.1),
         },
         ratio(

@@ -179,9 +179,9 @@ fn add_products<I: Isa, const P: usize>(
             }
         }
     }
-    for r in 0..ROWS {
-        for p in 0..P {
-            isa.store(tile[r][p], &mut sums[p][r]);
+    for (p, sums) in sums.into_iter().enumerate() {
+        for r in 0..ROWS {
+            isa.store(tile[r][p], &mut sums[r]);
         }
     }
 }

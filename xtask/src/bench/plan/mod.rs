@@ -99,21 +99,34 @@ pub(crate) struct Work {
     pub(crate) sides: Vec<Side>,
     /// Part of `--quick`.
     pub(crate) quick: bool,
+    /// Works of one name are compared with each other, and so sampled in turn like the sides of one work: a machine
+    /// changes within minutes.
+    pub(crate) beside: Option<&'static str>,
 }
 
 impl Work {
     fn time(group: Group, name: impl Into<String>, sides: &[Side]) -> Self {
         let quantity = Quantity::Time;
-        Self { name: name.into(), group, quantity, sides: sides.to_vec(), quick: false }
+        let (name, sides) = (name.into(), sides.to_vec());
+        Self { name, group, quantity, sides, quick: false, beside: None }
     }
 
     fn memory(group: Group, of: &str, sides: &[Side]) -> Self {
         let name = format!("memory/{of}");
-        Self { name, group, quantity: Quantity::Memory, sides: sides.to_vec(), quick: false }
+        Self { quantity: Quantity::Memory, ..Self::time(group, name, sides) }
     }
 
     fn quick(self) -> Self {
         Self { quick: true, ..self }
+    }
+
+    fn beside(self, name: &'static str) -> Self {
+        Self { beside: Some(name), ..self }
+    }
+
+    /// Whether the two are sampled in turn.
+    pub(crate) fn is_beside(&self, other: &Self) -> bool {
+        self.beside.is_some() && self.beside == other.beside
     }
 
     /// What the workers know the work by.

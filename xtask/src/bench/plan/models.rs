@@ -40,7 +40,8 @@ pub(super) fn memory() -> Vec<Work> {
 /// Time and memory of a step on one sequence; those at one token are what no length adds to.
 pub(super) fn growth() -> Vec<Work> {
     let lengths = || std::iter::once(1).chain(GROWTH);
-    let time = lengths().map(|t| Work::time(Group::Growth, by_tokens(t), &[Side::OURS]));
+    let time = lengths()
+        .map(|t| Work::time(Group::Growth, by_tokens(t), &[Side::OURS]).beside("other lengths"));
     let memory = lengths().map(|t| Work::memory(Group::Growth, &by_tokens(t), &[Side::OURS]));
     time.chain(memory).collect()
 }
@@ -56,10 +57,11 @@ pub(super) fn generation() -> Vec<Work> {
         for prompt in PROMPTS.into_iter().filter(|&prompt| prompt <= longest) {
             let reference = (prompt == 512 && weights == "f32").then_some(Side::REFERENCE);
             let sides: Vec<Side> = sides.into_iter().chain(reference).collect();
-            let work = Work::time(Group::Generation, one_text(weights, prompt), &sides);
+            let work =
+                Work::time(Group::Generation, one_text(weights, prompt), &sides).beside(weights);
             works.push(if prompt <= 512 && weights == "f32" { work.quick() } else { work });
         }
-        let many = Work::time(Group::Generation, many_texts(weights), &sides);
+        let many = Work::time(Group::Generation, many_texts(weights), &sides).beside(weights);
         works.push(if weights == "f32" { many.quick() } else { many });
     }
     works
