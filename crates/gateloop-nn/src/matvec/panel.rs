@@ -24,11 +24,15 @@ const DEPTH: usize = 512;
 const LINE: usize = 64;
 
 /// x in panels of [`LANES`] rows, [panels, in, `LANES`]; rows that there are not are zeros.
-pub(super) struct Panels(Vec<[f32; LANES]>);
+pub(super) struct Panels {
+    /// Longer than that if an earlier x was.
+    packed: Vec<[f32; LANES]>,
+    len: usize,
+}
 
 impl Drop for Panels {
     fn drop(&mut self) {
-        PACKED.set(std::mem::take(&mut self.0));
+        PACKED.set(std::mem::take(&mut self.packed));
     }
 }
 
@@ -36,9 +40,12 @@ impl Panels {
     /// Of x, [rows, in].
     pub(super) fn of(x: &[f32], in_dim: usize) -> Self {
         let panels = x.chunks(LANES * in_dim);
-        let mut packed = PACKED.take();
-        packed.resize(panels.len() * in_dim, [0.0; LANES]);
-        let tasks: Vec<_> = panels.zip(packed.chunks_mut(in_dim)).map(Mutex::new).collect();
+        let (mut packed, len) = (PACKED.take(), panels.len() * in_dim);
+        if packed.len() < len {
+            packed.resize(len, [0.0; LANES]);
+        }
+        let places = packed[..len].chunks_exact_mut(in_dim);
+        let tasks: Vec<_> = panels.zip(places).map(Mutex::new).collect();
         TorchThreads.for_each(tasks.len(), &|i| {
             // Nobody else asks for this panel.
             if let Ok(mut task) = tasks[i].lock() {
@@ -46,19 +53,26 @@ impl Panels {
                 pack(x, in_dim, panel);
             }
         });
-        Self(packed)
+        drop(tasks);
+        Self { packed, len }
+    }
+
+    /// One after the other, each [in, `LANES`].
+    fn each(&self, in_dim: usize) -> std::slice::ChunksExact<'_, [f32; LANES]> {
+        self.packed[..self.len].chunks_exact(in_dim)
     }
 }
 
 /// Transposes up to [`LANES`] rows of x, a square at a time: its lines are read and written as a whole.
 fn pack(x: &[f32], in_dim: usize, panel: &mut [[f32; LANES]]) {
-    if x.len() < LANES * in_dim {
-        panel.fill([0.0; LANES]);
-    }
     for (block, columns) in panel.chunks_mut(LANES).enumerate() {
-        for (lane, row) in x.chunks_exact(in_dim).enumerate() {
-            for (column, &x) in columns.iter_mut().zip(&row[block * LANES..]) {
-                column[lane] = x;
+        let mut square = [[0.0; LANES]; LANES];
+        for (line, row) in square.iter_mut().zip(x.chunks_exact(in_dim)) {
+            line[..columns.len()].copy_from_slice(&row[block * LANES..][..columns.len()]);
+        }
+        for (i, column) in columns.iter_mut().enumerate() {
+            for (to, line) in column.iter_mut().zip(&square) {
+                *to = line[i];
             }
         }
     }
@@ -91,7 +105,7 @@ impl<W: Weight> Kernel for ManyRows<'_, W> {
         let Work { in_dim, first, len, .. } = self.typed.work;
         let mut scratch = SCRATCH.take();
         scratch.w.resize(ROWS * DEPTH, 0.0);
-        scratch.sums.resize(self.panels.0.len() / in_dim * ROWS, [0.0; LANES]);
+        scratch.sums.resize(self.panels.each(in_dim).len() * ROWS, [0.0; LANES]);
         for o in (first..first + len).step_by(ROWS) {
             self.rows(isa, &mut scratch, o, ROWS.min(first + len - o));
         }
@@ -109,7 +123,7 @@ impl<W: Weight> ManyRows<'_, W> {
             let depth = DEPTH.min(in_dim - k);
             self.widen(&mut scratch.w, o, n, k..k + depth);
             let next = if k + depth == in_dim { (o + n, 0) } else { (o, k + depth) };
-            let panels = self.panels.0.chunks_exact(in_dim).map(|panel| &panel[k..k + depth]);
+            let panels = self.panels.each(in_dim).map(|panel| &panel[k..k + depth]);
             let mut ahead = Ahead::new(self.typed.w, in_dim, next, first + len, panels.len());
             let (w, _) = scratch.w.as_chunks::<DEPTH>();
             let w = [0, 1, 2, 3, 4, 5].map(|r| &w[r][..depth]);

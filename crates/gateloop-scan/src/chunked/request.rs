@@ -46,6 +46,14 @@ impl Bound {
         }
     }
 
+    /// Up to so many bytes of one operand, waking a thread takes longer than the work.
+    const fn min_parallel_bytes(self) -> usize {
+        match self {
+            Self::Memory => MIN_PARALLEL_BYTES,
+            Self::Compute => MIN_PARALLEL_BYTES / 4,
+        }
+    }
+
     /// Sequences of fewer chunks are not cut.
     const fn min_chunks(self) -> usize {
         match self {
@@ -114,7 +122,7 @@ impl Request {
 
     /// Whether there is work for more than one thread.
     pub(super) const fn is_large(&self) -> bool {
-        self.bytes() > MIN_PARALLEL_BYTES
+        self.bytes() > self.bound.min_parallel_bytes()
     }
 
     /// Bytes of an operand.
