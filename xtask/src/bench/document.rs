@@ -177,8 +177,9 @@ fn growth(text: &mut String, results: &Results) {
     line(text, "\n## Growth with the length of a sequence\n");
     line(
         text,
-        "A training step of a model of dim 128 and depth 2 on one sequence: its time by the token, and what \
-         each token beyond the first adds to the time and to the peak of the memory.\n",
+        "A training step of a model of dim 128 and depth 2 on one sequence: its time by the token, what each \
+         token beyond the first adds to the time, and what each beyond the shortest sequence's adds to the peak \
+         of the memory.\n",
     );
     line(text, "| tokens | time a token | time a further token | memory a further token |");
     line(text, "| --- | --- | --- | --- |");

@@ -2,7 +2,7 @@
 //!
 //! The allocator of the C library gives large tensors back to the system when they go, and asks for them
 //! anew in the next step: the kernel then clears every page again, which takes a fifth of a long step.
-//! The pool keeps what tensors give back, joins it, and hands out the tightest piece that fits; it lies in
+//! The pool keeps what tensors give back, joins it, and hands out the first piece that fits; it lies in
 //! large pages where the kernel has them.
 //!
 //! ```no_run
