@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/kills.rs"]
+mod kills;
 #[path = "common/small_run.rs"]
 mod small_run;
 
@@ -20,8 +22,8 @@ use std::thread;
 use std::time::Duration;
 use tch::Device;
 
-/// Kills in all, over as many runs as it takes.
-const KILLS: usize = 50;
+/// Kills in all, over as many runs as it takes, unless more are asked for.
+const KILLS: usize = 20;
 const STEPS: u64 = 40;
 /// Some processes are killed after less than this, whatever they are doing: most are loading their libraries.
 const EARLY_MS: u64 = 300;
@@ -84,14 +86,14 @@ fn a_run_that_is_killed_again_and_again_is_the_one_that_was_left_alone() -> Test
     let expected = everything(&at.join("alone"));
 
     let mut rng = ChaCha8Rng::seed_from_u64(7);
-    let (mut kills, mut runs) = (0, 0);
-    while kills < KILLS {
+    let (all, mut kills, mut runs) = (kills::kills(KILLS), 0, 0);
+    while kills < all {
         runs += 1;
         let name = format!("run{runs}");
         let run = at.join(&name);
         loop {
             let mut child = train(at, &name, run.join("config.toml").is_file());
-            if kills < KILLS {
+            if kills < all {
                 if rng.random_bool(0.3) {
                     thread::sleep(Duration::from_millis(rng.random_range(0..EARLY_MS)));
                 } else {

@@ -60,6 +60,12 @@ impl<E, const N: usize> Later<'_, E, N> {
         Self([&[]; N])
     }
 
+    /// Whether there is nothing to ask for.
+    #[inline(always)]
+    fn is_none(&self) -> bool {
+        self.0.iter().all(|row| row.is_empty())
+    }
+
     /// Some lanes of them.
     #[inline(always)]
     fn part(self, lanes: &Range<usize>) -> Self {
@@ -120,15 +126,53 @@ pub(crate) fn advance_out<I: Isa, E: ScanElement>(
     let (state, out) = (&mut state[lines.clone()], out.lanes(lines));
     let starts = LineStarts::new::<E>(state.len(), backwards);
     assert!(starts.fit(a) && starts.fit(b) && starts.fit(out));
-    let (a, b, state, out) = (a.as_ptr(), b.as_ptr(), state.as_mut_ptr(), out.as_mut_ptr());
-    for at in starts {
-        later.ask(at);
-        // SAFETY: the line lies in all four, and is one of the output's lines if it is streamed.
-        unsafe {
-            let by_decay = load::<I, E>(a.add(at)).mul(load::<I, E>(state.add(at)));
-            let h = by_decay.add(load::<I, E>(b.add(at)));
-            h.store(state.add(at));
-            h.write(out.add(at), streams);
+    let row = Advancing {
+        a: a.as_ptr(),
+        b: b.as_ptr(),
+        state: state.as_mut_ptr(),
+        out: out.as_mut_ptr(),
+    };
+    // SAFETY: all lines lie in the four, and are the output's if they are streamed.
+    unsafe {
+        if streams && later.is_none() {
+            return row.walk::<I, true>(starts, later, true);
+        }
+        row.walk::<I, false>(starts, later, streams);
+    }
+}
+
+/// The lines of a row of the scan.
+struct Advancing<E> {
+    a: *const E,
+    b: *const E,
+    state: *mut E,
+    out: *mut E,
+}
+
+impl<E: ScanElement> Advancing<E> {
+    /// `LEAN` if the lines are streamed and none are asked for: the fewer pointers there are, the more of them are in
+    /// registers.
+    ///
+    /// # Safety
+    /// Every line lies in all four, and may be streamed if `streams`.
+    #[inline(always)]
+    unsafe fn walk<I: Isa, const LEAN: bool>(
+        self,
+        starts: LineStarts,
+        later: Later<'_, E, 2>,
+        streams: bool,
+    ) {
+        for at in starts {
+            if !LEAN {
+                later.ask(at);
+            }
+            // SAFETY: the caller's promise.
+            unsafe {
+                let by_decay = load::<I, E>(self.a.add(at)).mul(load::<I, E>(self.state.add(at)));
+                let h = by_decay.add(load::<I, E>(self.b.add(at)));
+                h.store(self.state.add(at));
+                h.write(self.out.add(at), LEAN || streams);
+            }
         }
     }
 }
@@ -206,16 +250,52 @@ pub(crate) fn adjoint_out<I: Isa, E: ScanElement>(
     let starts = LineStarts::new::<E>(c.len(), backwards);
     assert!(starts.fit(row.a) && starts.fit(row.dh) && starts.fit(row.before));
     assert!(starts.fit(da) && starts.fit(g));
-    let (c, da, g) = (c.as_mut_ptr(), da.as_mut_ptr(), g.as_mut_ptr());
     let [a, dh, before] = [row.a, row.dh, row.before].map(<[E]>::as_ptr);
-    for at in starts {
-        later.ask(at);
-        // SAFETY: the line lies in all six, and is one of the outputs' lines if it is streamed.
-        unsafe {
-            let dg = load::<I, E>(dh.add(at)).add(load::<I, E>(c.add(at)));
-            dg.mul(load::<I, E>(a.add(at)).conj()).store(c.add(at));
-            dg.mul(load::<I, E>(before.add(at)).conj()).write(da.add(at), streams);
-            dg.write(g.add(at), streams);
+    let [c, da, g] = [c, da, g].map(<[E]>::as_mut_ptr);
+    let row = Retreating { a, dh, before, c, da, g };
+    // SAFETY: all lines lie in the six, and are the outputs' if they are streamed.
+    unsafe {
+        if streams && later.is_none() {
+            return row.walk::<I, true>(starts, later, true);
+        }
+        row.walk::<I, false>(starts, later, streams);
+    }
+}
+
+/// The lines of a row of the adjoint.
+struct Retreating<E> {
+    a: *const E,
+    dh: *const E,
+    before: *const E,
+    c: *mut E,
+    da: *mut E,
+    g: *mut E,
+}
+
+impl<E: ScanElement> Retreating<E> {
+    /// As [`Advancing::walk`].
+    ///
+    /// # Safety
+    /// Every line lies in all six, and may be streamed if `streams`.
+    #[inline(always)]
+    unsafe fn walk<I: Isa, const LEAN: bool>(
+        self,
+        starts: LineStarts,
+        later: Later<'_, E, 3>,
+        streams: bool,
+    ) {
+        for at in starts {
+            if !LEAN {
+                later.ask(at);
+            }
+            // SAFETY: the caller's promise.
+            unsafe {
+                let g = load::<I, E>(self.dh.add(at)).add(load::<I, E>(self.c.add(at)));
+                g.mul(load::<I, E>(self.a.add(at)).conj()).store(self.c.add(at));
+                let da = g.mul(load::<I, E>(self.before.add(at)).conj());
+                da.write(self.da.add(at), LEAN || streams);
+                g.write(self.g.add(at), LEAN || streams);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! on from it to the same end.
 
 use crate::common::TestResult;
+use crate::how_often::kills as how_many;
 use crate::program::{
     LIMIT, TIMEOUT_S, everything, recorded, start, succeed, wait_for_a_step, write_config,
 };
@@ -11,8 +12,8 @@ use rand_chacha::ChaCha8Rng;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Kills in all, over as many runs as it takes.
-const KILLS: usize = 20;
+/// Kills in all, over as many runs as it takes, unless more are asked for.
+const KILLS: usize = 8;
 const RANKS: usize = 3;
 const STEPS: u64 = 25;
 /// Some are killed after less than this, whatever they are doing: loading their libraries, meeting, preparing.
@@ -52,9 +53,9 @@ fn ranks_that_are_killed_again_and_again_come_to_the_same_end() -> TestResult {
     let expected = end("alone");
 
     let mut rng = ChaCha8Rng::seed_from_u64(11);
-    let (mut kills, mut runs, mut by_victim) = (0, 0, [0; RANKS]);
+    let (all, mut kills, mut runs, mut by_victim) = (how_many(KILLS), 0, 0, [0; RANKS]);
     let mut longest = Duration::ZERO;
-    while kills < KILLS {
+    while kills < all {
         runs += 1;
         let name = format!("run{runs}");
         let run = at.join(&name);
@@ -63,7 +64,7 @@ fn ranks_that_are_killed_again_and_again_come_to_the_same_end() -> TestResult {
                 if run.join("config.toml").is_file() { &["--resume"] } else { &new };
             let mut ranks = start(RANKS, at, &name, more);
             let victim = rng.random_range(0..RANKS);
-            if kills < KILLS {
+            if kills < all {
                 if rng.random_bool(0.3) {
                     thread::sleep(Duration::from_millis(rng.random_range(0..EARLY_MS)));
                 } else {

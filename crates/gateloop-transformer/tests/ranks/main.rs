@@ -6,6 +6,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
+#[path = "../common/kills.rs"]
+mod how_often;
 mod kills;
 mod program;
 mod runs;
