@@ -1,4 +1,5 @@
-//! Samples in turn: every side once, then every side again, so that a machine that slows down slows all.
+//! Samples in turn: every side once, then every side again, so that a machine that slows down slows all. Each time another
+//! side begins, so that none always comes after the one that leaves the machine in disorder.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,9 +35,11 @@ pub(crate) fn measure(
             Quantity::Memory => memory(work, workers)?,
         });
     }
-    for _ in 0..effort.samples {
+    for round in 0..effort.samples {
         for (work, sides) in works.iter().zip(&mut begun) {
-            for sampled in sides {
+            let begin = round % sides.len().max(1);
+            let (last, first) = sides.split_at_mut(begin);
+            for sampled in first.iter_mut().chain(last) {
                 if sampled.wants_more(work, effort.budget) {
                     sampled.sample(work, workers)?;
                 }
