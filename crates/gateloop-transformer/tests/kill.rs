@@ -5,8 +5,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
-#[path = "common/kills.rs"]
-mod kills;
+#[path = "common/how_often.rs"]
+mod how_often;
 #[path = "common/small_run.rs"]
 mod small_run;
 
@@ -86,7 +86,7 @@ fn a_run_that_is_killed_again_and_again_is_the_one_that_was_left_alone() -> Test
     let expected = everything(&at.join("alone"));
 
     let mut rng = ChaCha8Rng::seed_from_u64(7);
-    let (all, mut kills, mut runs) = (kills::kills(KILLS), 0, 0);
+    let (all, mut kills, mut runs) = (how_often::kills(KILLS), 0, 0);
     while kills < all {
         runs += 1;
         let name = format!("run{runs}");

@@ -10,7 +10,18 @@ use core::arch::x86_64::{
 
 use crate::Complex;
 
+use super::dispatch::Isa;
 use super::line::Line;
+
+/// Two registers a line.
+pub(super) struct Avx2;
+
+impl Isa for Avx2 {
+    type F32 = F32;
+    type F64 = F64;
+    type C32 = C32;
+    type C64 = C64;
+}
 
 /// Implements [`Line`] for two registers, given how one is multiplied and conjugated.
 macro_rules! line {

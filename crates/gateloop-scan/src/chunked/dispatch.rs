@@ -24,13 +24,6 @@ pub trait Isa: Sized {
     type C32: Line<Complex<f32>>;
     /// As before.
     type C64: Line<Complex<f64>>;
-
-    /// Writes a cache line past the caches, if there is a way.
-    ///
-    /// # Safety
-    /// Both pointers are valid for [`LINE`] bytes, `target` is aligned to that. The machine has the
-    /// instruction set, which [`Level::dispatch`] sees to.
-    unsafe fn stream_line(target: *mut u8, line: *const u8);
 }
 
 /// Bytes of a cache line.
@@ -90,68 +83,17 @@ impl Isa for Baseline {
     type F64 = Plain<f64, 8>;
     type C32 = Plain<Complex<f32>, 8>;
     type C64 = Plain<Complex<f64>, 4>;
-
-    #[inline(always)]
-    unsafe fn stream_line(target: *mut u8, line: *const u8) {
-        // SAFETY: the caller's promise.
-        unsafe { core::ptr::copy_nonoverlapping(line, target, LINE) }
-    }
 }
 
-// The casts are to wider types; the trait's contract is that the pointers are aligned for them.
-#[allow(clippy::cast_ptr_alignment)]
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use core::arch::x86_64::{
-        __m256i, __m512i, _mm256_loadu_si256, _mm256_stream_si256, _mm512_loadu_si512,
-        _mm512_stream_si512,
-    };
+    use super::super::avx2::Avx2;
+    use super::Kernel;
 
-    use super::super::avx2;
-    use super::{Isa, Kernel};
-
-    struct Avx512;
-
-    // Where lines matter, memory is what takes the time, and two halves of a line are as fast as one.
-    impl Isa for Avx512 {
-        type F32 = avx2::F32;
-        type F64 = avx2::F64;
-        type C32 = avx2::C32;
-        type C64 = avx2::C64;
-
-        #[inline(always)]
-        unsafe fn stream_line(target: *mut u8, line: *const u8) {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let value = _mm512_loadu_si512(line.cast::<__m512i>());
-                _mm512_stream_si512(target.cast::<__m512i>(), value);
-            }
-        }
-    }
-
-    struct Avx2;
-
-    impl Isa for Avx2 {
-        type F32 = avx2::F32;
-        type F64 = avx2::F64;
-        type C32 = avx2::C32;
-        type C64 = avx2::C64;
-
-        #[inline(always)]
-        unsafe fn stream_line(target: *mut u8, line: *const u8) {
-            let (line, target) = (line.cast::<__m256i>(), target.cast::<__m256i>());
-            // SAFETY: the caller's promise.
-            unsafe {
-                let (low, high) = (_mm256_loadu_si256(line), _mm256_loadu_si256(line.add(1)));
-                _mm256_stream_si256(target, low);
-                _mm256_stream_si256(target.add(1), high);
-            }
-        }
-    }
-
+    // What is written by lines waits for memory, and two halves of a line are as fast as one.
     #[target_feature(enable = "avx512f")]
     pub(crate) fn avx512<K: Kernel>(kernel: K) {
-        kernel.run::<Avx512>();
+        kernel.run::<Avx2>();
     }
 
     #[target_feature(enable = "avx2")]

@@ -5,6 +5,8 @@
 //! time, so each input is read once and each output written once. Tiles go to threads; how
 //! channels are tiled cannot change a result, because channels do not meet.
 //!
+//! Rows that no cache holds are walked through by cache lines ([`mod@line`]), always in one direction of memory.
+//!
 //! When sequences are too few to give each thread its own, each takes a stretch of time, if decays forget
 //! ([`segments`]). If they do not, threads take turns over whole rows ([`relay`]), share rows, or, where there
 //! are too few channels for that, time is cut into chunks:

@@ -7,6 +7,7 @@ use core::ops::Range;
 use crate::ScanElement;
 
 use super::dispatch::{Isa, LINE};
+use super::line::Line;
 
 /// A `&mut [E]` that can be written from several threads, at disjoint places.
 ///
@@ -215,12 +216,12 @@ impl<E: ScanElement> Lines<'_, E> {
     #[inline(always)]
     fn stream<I: Isa>(&mut self, lines: Range<usize>) {
         debug_assert_eq!(self.target.len(), self.source.len());
-        let (target, source) =
-            (self.target.as_mut_ptr().cast::<u8>(), self.source.as_ptr().cast::<u8>());
+        let (target, source) = (self.target.as_mut_ptr(), self.source.as_ptr());
         for line in lines.start..lines.end.min(self.len()) {
+            let at = line * line_of::<E>();
             // SAFETY: both are of this many whole lines; the target's are aligned by the choice of [`Parts`],
             // and the instruction set is that of the running kernel.
-            unsafe { I::stream_line(target.add(line * LINE), source.add(line * LINE)) };
+            unsafe { E::Line::<I>::load(source.add(at)).stream(target.add(at)) };
         }
     }
 }

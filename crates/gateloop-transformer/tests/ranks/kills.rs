@@ -2,7 +2,7 @@
 //! on from it to the same end.
 
 use crate::common::TestResult;
-use crate::how_often::kills as how_many;
+use crate::how_often;
 use crate::program::{
     LIMIT, TIMEOUT_S, everything, recorded, start, succeed, wait_for_a_step, write_config,
 };
@@ -53,7 +53,7 @@ fn ranks_that_are_killed_again_and_again_come_to_the_same_end() -> TestResult {
     let expected = end("alone");
 
     let mut rng = ChaCha8Rng::seed_from_u64(11);
-    let (all, mut kills, mut runs, mut by_victim) = (how_many(KILLS), 0, 0, [0; RANKS]);
+    let (all, mut kills, mut runs, mut by_victim) = (how_often::kills(KILLS), 0, 0, [0; RANKS]);
     let mut longest = Duration::ZERO;
     while kills < all {
         runs += 1;

@@ -6,7 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
-#[path = "../common/kills.rs"]
+#[path = "../common/how_often.rs"]
 mod how_often;
 mod kills;
 mod program;
