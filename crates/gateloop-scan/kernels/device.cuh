@@ -50,6 +50,8 @@ DEVICE u32 load_relaxed(const u32* p) {
   asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
   return v;
 }
+// How far a search went: counted by the host alone.
+DEVICE void looked_back(int, int) {}
 DEVICE u32 add_atomic(u32* p, u32 v) { return atomicAdd(p, v); }
 
 // Outputs are not read again by the kernel that writes them: first to leave the cache.
@@ -60,6 +62,13 @@ DEVICE void store_streaming(ulonglong2* p, ulonglong2 v) {
   asm volatile("st.global.cs.v2.u64 [%0], {%1, %2};" ::"l"(p), "l"(v.x), "l"(v.y) : "memory");
 }
 
+// The same number, of which the compiler knows nothing: what is computed from it is computed here, and not once
+// before a loop for as many registers as there are uses.
+DEVICE int opaque(int v) {
+  asm volatile("" : "+r"(v));
+  return v;
+}
+
 // Barriers of whole warps, which may stand in different places of the program.
 DEVICE void block_barrier() { asm volatile("bar.sync 0;" ::: "memory"); }
 // Named barriers (1 to 15): who arrives goes on at once, who waits goes on when all `THREADS` have come;
@@ -68,6 +77,7 @@ template <int ID, int THREADS>
 DEVICE void barrier_arrive() { asm volatile("bar.arrive %0, %1;" ::"n"(ID), "n"(THREADS) : "memory"); }
 template <int ID, int THREADS>
 DEVICE void barrier_wait() { asm volatile("bar.sync %0, %1;" ::"n"(ID), "n"(THREADS) : "memory"); }
+DEVICE u32 first_lane(u32 v) { return __shfl_sync(0xffffffffu, v, 0); }
 DEVICE u32 warp_vote(bool predicate) { return __ballot_sync(0xffffffffu, predicate); }
 
 DEVICE u32 bits_of(float v) { return __float_as_uint(v); }
@@ -91,17 +101,23 @@ DEVICE u16 f32_to_f16(float v) {
   return bits;
 }
 
-// To about two units in the last place, which is what a gate needs of them.
-DEVICE float exp_fast(float v) { return __expf(v); }
-DEVICE double exp_fast(double v) { return exp(v); }
-DEVICE float divide_fast(float n, float d) { return __fdividef(n, d); }
-DEVICE double divide_fast(double n, double d) { return n / d; }
-DEVICE float rsqrt_fast(float v) {
+// To about two units in the last place, which is what a gate needs of them. One instruction each: numbers
+// below 2^-126 count as zero.
+DEVICE float exp2_fast(float v) {
   float r;
-  asm("rsqrt.approx.f32 %0, %1;" : "=f"(r) : "f"(v));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
   return r;
 }
-DEVICE double rsqrt_fast(double v) { return 1.0 / sqrt(v); }
+DEVICE float inverse_fast(float v) {
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+  return r;
+}
+DEVICE float rsqrt_fast(float v) {
+  float r;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+  return r;
+}
 
 #else
 #include "host_device.h"

@@ -3,8 +3,31 @@
 #pragma once
 #include "pass.cuh"
 
+DEVICE float sigmoid(float v) { return inverse_fast(1.f + exp2_fast(-1.442695041f * v)); }
+DEVICE double sigmoid(double v) { return 1. / (1. + exp(-v)); }
+
+// Where a number points and how far: z = size * direction; 1 / size, or 0 where z is zero or nearly.
 template <class R>
-DEVICE R sigmoid(R v) { return divide_fast(R(1), R(1) + exp_fast(-v)); }
+struct Polar {
+  Complex<R> direction;
+  R size, inverse;
+};
+DEVICE Polar<double> polar(Complex<double> z) {
+  const double size = hypot(z.re, z.im);
+  if (size < 1e-37) return {{copysign(1., z.re), 0.}, 0., 0.};
+  const double inverse = 1. / size;
+  return {{z.re * inverse, z.im * inverse}, size, inverse};
+}
+// The larger part is brought between 1 and 2 by a power of two, so that no square overflows or vanishes.
+DEVICE Polar<float> polar(Complex<float> z) {
+  const u32 exponent = bits_of(fmaxf(fabsf(z.re), fabsf(z.im))) & 0x7f800000u;
+  const u32 unit = exponent < 0x7e800000u ? exponent : 0x7e800000u;
+  const float scale = f32_of(0x7f000000u - unit);
+  // arg 0 is 0, at negative zero it is pi: what is added says so. It turns any other number by 1e-12 at most.
+  const float re = fused(z.re, scale, copysignf(0x1p-40f, z.re)), im = z.im * scale;
+  const float square = fused(re, re, im * im), root = rsqrt_fast(square);
+  return {{re * root, im * root}, square * root * f32_of(unit), unit < 0x04800000u ? 0.f : root * scale};
+}
 
 enum Mode : u32 { COMPLEX = 0, REAL = 1, IDENTITY = 2 };
 
@@ -14,51 +37,47 @@ struct MaxHeads {
   template <class E> using State = Complex<Wide<E>>;
   static constexpr bool HAS_VALUE = true;
 
-  // What the gradient wants to know again: |a| and 1 / |z|, which is zero where z is.
+  // What the gradient wants to know again besides z. `inverse` is zero where z is.
   template <class R>
   struct Decay {
     Complex<R> a;
-    R size, inverse;
+    R inverse;
   };
 
   template <class R>
-  DEVICE static Decay<R> decay(Complex<R> z, u32 mode) {
-    if (mode == IDENTITY) return {{R(1), R(0)}, R(1), R(0)};
-    if (mode == REAL) {
-      const R size = sigmoid(fabs(z.re));
-      return {{z.re < R(0) ? -size : size, R(0)}, size, R(0)};
-    }
-    // |z| by way of the larger part: nothing overflows or underflows on the way.
-    const R re = fabs(z.re), im = fabs(z.im);
-    const R large = re > im ? re : im, small = re > im ? im : re;
-    const bool is_zero = large < R(1e-37);
-    const R safe = is_zero ? R(1) : large;
-    const R ratio = divide_fast(small, safe);
-    const R square = fused(ratio, ratio, R(1)), root = rsqrt_fast(square);
-    const R size = sigmoid(large * square * root);
-    const R inverse = is_zero ? R(0) : divide_fast(root, safe);
-    const R scale = size * inverse;
-    // arg 0 is 0; at negative zero it is pi.
-    return {{is_zero ? copysign(size, z.re) : z.re * scale, z.im * scale}, size, inverse};
+  DEVICE static Decay<R> decay(Complex<R> z) {
+    const Polar<R> at = polar(z);
+    const R size = sigmoid(at.size);
+    return {{at.direction.re * size, at.direction.im * size}, at.inverse};
   }
-  // The gradient of z from that of a; zero at zero, as libtorch has it.
+  // The gradient of z from that of a; zero at zero, as libtorch has it. Along the direction of z the
+  // modulus turns, across it the phase.
   template <class R>
-  DEVICE static Complex<R> decay_gradient(Complex<R> z, const Decay<R>& decay, Complex<R> da, u32 mode) {
-    if (mode == IDENTITY || (mode == COMPLEX && decay.inverse == R(0))) return {R(0), R(0)};
-    if (mode == REAL) {
-      const R slope = decay.size * (R(1) - decay.size);
-      return {z.re == R(0) ? R(0) : da.re * slope, R(0)};
-    }
+  DEVICE static Complex<R> decay_gradient(Complex<R> z, const Decay<R>& decay, Complex<R> da) {
     const R re = z.re * decay.inverse, im = z.im * decay.inverse; // the direction of z
-    // Along the direction the modulus turns, across it the phase.
-    const R along = fused(re, da.re, im * da.im) * decay.size * (R(1) - decay.size);
-    const R across = fused(re, da.im, -(im * da.re)) * decay.size * decay.inverse;
+    const R size = fused(re, decay.a.re, im * decay.a.im);
+    const Complex<R> turned = times(conj(decay.a), da);
+    const R along = turned.re * (R(1) - size), across = turned.im * decay.inverse;
     return {fused(re, along, -(im * across)), fused(im, along, re * across)};
   }
+
+  // The ablations. Mode REAL looks at the real part alone.
   template <class R>
-  DEVICE static Complex<R> input(R k, R v) { return {k * v, R(0)}; }
+  DEVICE static Decay<R> decay(Complex<R> z, u32 mode) {
+    if (mode == COMPLEX) return decay(z);
+    if (mode == IDENTITY) return {{R(1), R(0)}, R(0)};
+    const R size = sigmoid(fabs(z.re));
+    return {{z.re < R(0) ? -size : size, R(0)}, R(0)};
+  }
   template <class R>
-  DEVICE static R output(R q, Complex<R> h) { return q * h.re; }
+  DEVICE static Complex<R> decay_gradient(Complex<R> z, const Decay<R>& decay, Complex<R> da, u32 mode) {
+    if (mode == COMPLEX) return decay_gradient(z, decay, da);
+    if (mode == IDENTITY || z.re == R(0)) return {R(0), R(0)};
+    const R size = fabs(decay.a.re);
+    return {da.re * size * (R(1) - size), R(0)};
+  }
+  DEVICE static bool is_plain(u32 mode) { return mode == COMPLEX; }
+
   template <class R>
   DEVICE static R real(Complex<R> h) { return h.re; }
   template <class R>
@@ -76,15 +95,16 @@ struct Simple {
     R a;
   };
   template <class R>
-  DEVICE static Decay<R> decay(R z, u32) { return {sigmoid(z)}; }
+  DEVICE static Decay<R> decay(R z) { return {sigmoid(z)}; }
   template <class R>
-  DEVICE static R decay_gradient(R, const Decay<R>& decay, R da, u32) {
-    return da * decay.a * (R(1) - decay.a);
-  }
+  DEVICE static R decay_gradient(R, const Decay<R>& decay, R da) { return da * decay.a * (R(1) - decay.a); }
+  // There are no ablations.
   template <class R>
-  DEVICE static R input(R kv, R) { return kv; }
+  DEVICE static Decay<R> decay(R z, u32) { return decay(z); }
   template <class R>
-  DEVICE static R output(R q, R h) { return q * h; }
+  DEVICE static R decay_gradient(R z, const Decay<R>& of, R da, u32) { return decay_gradient(z, of, da); }
+  DEVICE static bool is_plain(u32) { return true; }
+
   template <class R>
   DEVICE static R real(R h) { return h; }
   template <class R>

@@ -13,11 +13,11 @@ struct GateLoopParams {
   State* checkpoints; // the state before every checkpoint_len-th position, [B, n, C], or null
   Starts starts;
   Shape shape;
-  u32 mode, checkpoint_len; // checkpoint_len divides the positions of a tile
+  u32 mode, checkpoint_len; // checkpoint_len is at least ROWS
 };
 
 template <class E, class Kind, class G>
-struct GateLoop {
+struct GateLoop : OneWay {
   using Tile = G;
   using Params = GateLoopParams<E, Kind>;
   using State = typename Params::State;
@@ -29,101 +29,106 @@ struct GateLoop {
   static constexpr int STAGE_BYTES = GATE + G::POSITIONS * G::CHANNELS * int(sizeof(Z));
   using M = Maps<State, G::WARPS, N>;
 
+  // Of each element, in registers from `map` to `emit`.
+  struct Kept {
+    State a[G::ROWS][N];
+    R x[G::ROWS][N];
+  };
+
   DEVICE static const State* initial(const Params& p) { return p.h0; }
 
-  DEVICE static void stage(const Params& p, const Shape& shape, const Place& place, unsigned char* memory) {
-    ::stage<Z, G>(memory + GATE, p.z, shape, place, 0);
-    ::stage<E, G>(memory + K, p.k, shape, place, 0);
-    if constexpr (Kind::HAS_VALUE) ::stage<E, G>(memory + V, p.v, shape, place, 0);
-    ::stage<E, G>(memory, p.q, shape, place, 0);
+  static constexpr int ARRAYS = 6;
+  DEVICE static void locate(const Params& p, const Place& place, i64 start, const void* (&at)[ARRAYS],
+                            int& first_checkpoint) {
+    at[0] = tile_at(p.q, place, start);
+    at[1] = tile_at(p.k, place, start);
+    at[2] = Kind::HAS_VALUE ? tile_at(p.v, place, start) : nullptr;
+    at[3] = tile_at(p.z, place, start);
+    at[4] = tile_at(p.y, place, start);
+    at[5] = nullptr;
+    if (p.checkpoints) {
+      const i64 len = p.checkpoint_len, count = (p.shape.seqlen + len - 1) / len, index = (start + len - 1) / len;
+      at[5] = p.checkpoints + (place.batch * count + index) * p.shape.channels + place.channel;
+      first_checkpoint = int(index * len - start);
+    }
+  }
+  DEVICE static void stage(const Params& p, const Shape& shape, const Taken<ARRAYS>& tile, unsigned char* memory) {
+    ::stage<Z, G>(memory + GATE, tile.at[3], p.z.row, shape, tile.place, tile.left);
+    ::stage<E, G>(memory + K, tile.at[1], p.k.row, shape, tile.place, tile.left);
+    if constexpr (Kind::HAS_VALUE) ::stage<E, G>(memory + V, tile.at[2], p.v.row, shape, tile.place, tile.left);
+    ::stage<E, G>(memory, tile.at[0], p.q.row, shape, tile.place, tile.left);
   }
 
-  DEVICE static bool cut(const Params& p, const Place& place, i64 position) {
+  DEVICE static bool cut(const Params& p, const Place& place, int row) {
+    const i64 position = G::start(place) + row;
     return (position == 0 && !p.h0) || begins(p.starts, place.batch, position);
   }
-
-  // The decay is computed once where it fits in the place of its pre-activation.
-  static constexpr bool KEEPS_DECAY = sizeof(Z) == sizeof(State);
-
-  DEVICE static void read_inputs(const unsigned char* memory, int row, int lane, State (&x)[N]) {
-    R k[N], v[N];
-    read_row<E, N>(memory + K, row, lane, k);
-    if constexpr (Kind::HAS_VALUE) read_row<E, N>(memory + V, row, lane, v);
-#pragma unroll
-    for (int i = 0; i < N; i++) x[i] = Kind::input(k[i], Kind::HAS_VALUE ? v[i] : R(0));
-  }
-  DEVICE static void compute_decays(const Params& p, const unsigned char* memory, int row, int lane,
-                                    State (&a)[N]) {
-    Wide<Z> z[N];
-    read_row<Z, N>(memory + GATE, row, lane, z);
-#pragma unroll
-    for (int i = 0; i < N; i++) a[i] = Kind::decay(z[i], p.mode).a;
+  DEVICE static bool is_plain(const Params& p, const Place& place) {
+    return Kind::is_plain(p.mode) && !p.starts.at && (place.chunk > 0 || p.h0);
   }
 
-  DEVICE static void map(const Params& p, const Shape& shape, const Place& place, unsigned char* memory,
-                         M& maps, int warp, int lane) {
+  template <bool PLAIN>
+  DEVICE static void map(const Params& p, const Taken<ARRAYS>& tile, const unsigned char* memory, M& maps, int warp,
+                         int lane, Kept& kept) {
     const int first = warp * G::ROWS;
     Map<State, N> map;
     map.reset();
 #pragma unroll
     for (int r = 0; r < G::ROWS; r++) {
-      State a[N], x[N];
-      compute_decays(p, memory, first + r, lane, a);
-      if constexpr (KEEPS_DECAY) replace_row<State, N>(memory + GATE, first + r, lane, a);
-      read_inputs(memory, first + r, lane, x);
-      const bool is_cut = cut(p, place, place.start + first + r);
+      Wide<Z> z[N];
+      R k[N], v[N];
+      read_row<Z, N>(memory + GATE, first + r, lane, z);
+      read_row<E, N>(memory + K, first + r, lane, k);
+      if constexpr (Kind::HAS_VALUE) read_row<E, N>(memory + V, first + r, lane, v);
+      const bool is_cut = !PLAIN && cut(p, tile.place, first + r);
 #pragma unroll
-      for (int i = 0; i < N; i++) map.then(i, a[i], x[i], is_cut);
+      for (int i = 0; i < N; i++) {
+        kept.a[r][i] = PLAIN ? Kind::decay(z[i]).a : Kind::decay(z[i], p.mode).a;
+        kept.x[r][i] = Kind::HAS_VALUE ? k[i] * v[i] : k[i];
+        map.then(i, kept.a[r][i], Kind::of_real(kept.x[r][i]), is_cut);
+      }
       map.cut = map.cut || is_cut;
     }
     put(maps, warp, lane, map);
   }
 
-  DEVICE static void checkpoint(const Params& p, const Shape& shape, const Place& place, i64 position, int lane,
-                                const State (&h)[N]) {
-    const i64 count = (shape.seqlen + p.checkpoint_len - 1) / p.checkpoint_len;
-    State* to = p.checkpoints + (place.batch * count + position / p.checkpoint_len) * shape.channels;
+  // The state before a row that has number `index` of the tile's checkpoints.
+  DEVICE static void checkpoint(const Params& p, const Taken<ARRAYS>& tile, int index, int lane, const State (&h)[N]) {
+    State* to = static_cast<State*>(const_cast<void*>(tile.at[5])) + i64(index) * p.shape.channels;
+    const int left = int(p.shape.channels - tile.place.channel);
 #pragma unroll
     for (int i = 0; i < N; i++) {
-      const u32 channel = place.channel + lane * N + i;
-      if (channel < shape.channels) to[channel] = h[i];
+      if (lane * N + i < left) to[lane * N + i] = h[i];
     }
   }
 
-  DEVICE static void emit(const Params& p, const Shape& shape, const Place& place, const unsigned char* memory,
-                          const M& maps, int warp, int lane) {
+  template <bool PLAIN>
+  DEVICE static void emit(const Params& p, const Shape& shape, const Taken<ARRAYS>& tile, const unsigned char* memory,
+                          const M& maps, int warp, int lane, const Kept& kept) {
     const int first = warp * G::ROWS;
-    // Rows until the next checkpoint; never reached where none are wanted.
-    const int len = p.checkpoints ? int(p.checkpoint_len) : G::POSITIONS + 1;
-    int until = p.checkpoints ? (len - first % len) % len : len;
+    Rows<E, N> out(tile.at[4], p.y.row, shape, tile.place, lane, first);
     State h[N];
-    state_before(maps, warp, lane, h);
+    state_before(maps.x, warp, lane, h);
+    // The next checkpoint: which of the tile, and how many rows of this warp come before it.
+    int index = 0, until = G::ROWS;
+    if (tile.at[5]) {
+      until = tile.first_checkpoint - first;
+      for (; until < 0; index++) until += int(p.checkpoint_len);
+    }
 #pragma unroll
     for (int r = 0; r < G::ROWS; r++) {
-      const i64 position = place.start + first + r;
-      if (position >= shape.seqlen) return;
-      if (until == 0) {
-        checkpoint(p, shape, place, position, lane, h);
-        until = len;
-      }
-      until--;
-      State a[N], x[N];
+      if (!PLAIN && first + r >= tile.left) return;
+      if (until == r) checkpoint(p, tile, index, lane, h);
       R q[N], y[N];
-      if constexpr (KEEPS_DECAY) {
-        read_row<State, N>(memory + GATE, first + r, lane, a);
-      } else {
-        compute_decays(p, memory, first + r, lane, a);
-      }
-      read_inputs(memory, first + r, lane, x);
       read_row<E, N>(memory, first + r, lane, q);
-      const bool is_cut = cut(p, place, position);
+      const bool is_cut = !PLAIN && cut(p, tile.place, first + r);
 #pragma unroll
       for (int i = 0; i < N; i++) {
-        h[i] = apply(a[i], x[i], is_cut, h[i]);
-        y[i] = Kind::output(q[i], h[i]);
+        h[i] = apply(kept.a[r][i], Kind::of_real(kept.x[r][i]), is_cut, h[i]);
+        y[i] = q[i] * Kind::real(h[i]);
       }
-      write_row(p.y, shape, place, position, lane, y);
-      if (p.h_last && position + 1 == shape.seqlen) write_state(p.h_last, shape, place, lane, h);
+      out.write(y);
+      if (!PLAIN && p.h_last && first + r + 1 == tile.left) write_state(p.h_last, shape, tile.place, lane, h);
     }
   }
 };

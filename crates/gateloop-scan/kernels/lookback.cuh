@@ -14,7 +14,8 @@
 #pragma once
 #include "record.cuh"
 
-constexpr int GROUP = 16;
+constexpr int GROUP = 8;
+constexpr u32 EVERY_LANE = 0xffffffffu;
 
 // Zeroed once, when it is allocated; every launch leaves it ready for the next one of its stream.
 struct Control {
@@ -45,8 +46,18 @@ struct Affine {
     a = times(next.a, a);
     cut = cut || next.cut;
   }
+  DEVICE Affine followed_by(const Affine& next) const {
+    Affine both = *this;
+    both.then(next);
+    return both;
+  }
   DEVICE S operator()(S h) const { return apply(a, x, cut, h); }
 };
+
+template <class S>
+DEVICE Affine<S> map_of(const Record<S, 2>& record) {
+  return {record.number[0], record.number[1], (record.tag & CUT) != 0};
+}
 
 // The search of one warp, a channel a lane.
 template <class S, int CHANNELS>
@@ -58,109 +69,88 @@ struct LookBack {
   static constexpr int STATE = GroupMap::WORDS * CHANNELS; // the state lies behind the map
   static constexpr int GROUP_WORDS = STATE + GroupState::WORDS * CHANNELS;
   // Records fetched at once, so that their latencies overlap.
-  static constexpr int BATCH = 6 / Tile::WORDS;
+  static constexpr int BATCH = (GROUP - 1) / Tile::WORDS;
 
   Word *tile, *group; // this lane's words of the tile and of its group
-  S initial;          // the state before the first tile
   u32 epoch;
   int in_group, groups_before, lane;
+  Tile nearby;      // of the tile before
+  GroupState state; // before the group
 
-  DEVICE LookBack(Word* records, const Shape& shape, const Place& place, S initial_, u32 epoch_, int channel,
-                  int lane_)
-      : initial(initial_), epoch(epoch_), lane(lane_) {
+  // Asks for what may be there already: where blocks have many columns to work on, the tile before was done
+  // a turn ago.
+  DEVICE LookBack(Word* records, const Shape& shape, const Place& place, u32 epoch_, int channel, int lane_)
+      : epoch(epoch_), lane(lane_) {
     const u32 groups = (shape.chunks + GROUP - 1) / GROUP;
     const i64 tiles = i64(shape.columns) * shape.chunks;
     in_group = place.chunk % GROUP;
     groups_before = place.chunk / GROUP;
     tile = records + (i64(place.column) * shape.chunks + place.chunk) * TILE + channel;
     group = records + tiles * TILE + (i64(place.column) * groups + groups_before) * GROUP_WORDS + channel;
+    nearby.tag = state.tag = 0;
+    if (in_group > 0) nearby.load(tile - TILE, CHANNELS, epoch);
+    if (groups_before > 0) state.load(group + STATE, CHANNELS, epoch);
   }
 
   DEVICE u32 tag(u32 kind, bool cut) const { return epoch * 8 + (cut ? CUT | kind : kind); }
   DEVICE void publish_group(const Affine<S>& m) const { GroupMap::store(group, CHANNELS, {m.a, m.x}, tag(MAP, m.cut)); }
   DEVICE void publish_next_state(S h) const { GroupState::store(group + GROUP_WORDS + STATE, CHANNELS, {h}, tag(WHOLE, false)); }
 
-  // How many tiles lie between here and the nearest that is whole, if all of them have their maps; or -1.
-  // Bit l of both stands for the tile l + 1 back.
-  DEVICE static int nearest(u32 whole, u32 maps) {
-    if (whole == 0) return -1;
-    const int between = __ffs(int(whole)) - 1;
-    const u32 nearer = (1u << between) - 1;
-    return (maps & nearer) == nearer ? between : -1;
-  }
-
-  // Publishes the tile's map, then finds the prefix of the tile before in the same group, if there is
-  // one, publishes the tile's own, and finds the state before the group, if it is not the first (not for
-  // the last tile of a group: `state_before` is for that). One trip to the L2 cache asks for all that may
-  // be there: in the common case the tile before is done, for all lanes, and so is the group before.
-  DEVICE void search(const Affine<S>& own, bool publishes, bool wants_state, Affine<S>& before, S& h) const {
-    bool has_prefix = in_group == 0, has_state = groups_before == 0 || !wants_state;
-    if (publishes) Tile::store(tile, CHANNELS, {own.a, own.x}, tag(has_prefix ? WHOLE : MAP, own.cut));
-    while (!has_prefix || !has_state) {
-      Tile nearby;
-      GroupState state;
-      u32 seen = 0;
-      nearby.tag = 0;
-      state.tag = 0;
-      if (!has_state) state.load(group + STATE, CHANNELS, epoch);
-      if (!has_prefix) {
-        nearby.load(tile - TILE, CHANNELS, epoch);
-        if (lane < in_group) seen = glance(tile - lane - i64(lane + 1) * TILE, epoch);
-      }
-      if (!has_state && warp_vote(state.tag != 0) == 0xffffffffu) {
-        h = state.number[0];
-        has_state = true;
-      }
-      if (has_prefix) continue;
-      if (warp_vote((nearby.tag & WHOLE) != 0) == 0xffffffffu) {
-        before = {nearby.number[0], nearby.number[1], (nearby.tag & CUT) != 0};
-      } else {
-        const int between = nearest(warp_vote((seen & WHOLE) != 0), warp_vote(seen != 0));
-        if (between <= 0) continue;
-        before = compose_from(between);
-      }
+  // Publishes the tile's map, finds the prefix of the tile before in the same group, if there is one, and
+  // publishes the tile's own; meanwhile, the state before the group, if it is not the first. Returns whether
+  // the latter was found: the last tile of a group, which the next group waits for, does not wait for it.
+  DEVICE bool search(const Affine<S>& own, bool publishes, bool waits_for_state, Affine<S>& before, S& h) {
+    const auto store = [&](const Affine<S>& m, u32 kind) {
+      if (publishes) Tile::store(tile, CHANNELS, {m.a, m.x}, tag(kind, m.cut));
+    };
+    bool has_prefix = in_group == 0, has_state = groups_before == 0;
+    store(own, has_prefix ? WHOLE : MAP);
+    if (!has_prefix && warp_vote((nearby.tag & WHOLE) != 0) == EVERY_LANE) {
+      before = map_of(nearby);
       has_prefix = true;
-      if (publishes) {
-        Affine<S> prefix = before;
-        prefix.then(own);
-        Tile::store(tile, CHANNELS, {prefix.a, prefix.x}, tag(WHOLE, prefix.cut));
+      looked_back(0, 1);
+      store(before.followed_by(own), WHOLE);
+    }
+    int found = 0; // tiles of the group that `before` covers
+    while (true) {
+      if (!has_state && warp_vote(state.tag != 0) == EVERY_LANE) {
+        has_state = true;
+        h = state.number[0];
+      }
+      if (has_prefix && (has_state || !waits_for_state)) return has_state;
+      if (!has_state) state.load(group + STATE, CHANNELS, epoch);
+      if (!has_prefix && extend(found, before)) {
+        has_prefix = true;
+        looked_back(0, in_group);
+        store(before.followed_by(own), WHOLE);
       }
     }
   }
 
-  // The prefix of the tile `between + 1` back, followed by the maps of the tiles in between.
-  DEVICE Affine<S> compose_from(int between) const {
-    Affine<S> prefix = Affine<S>::identity();
-#pragma unroll 1
-    for (int back = between + 1; back > 0; back -= BATCH) {
-      Tile record[BATCH];
-      bool all;
-      do { // the other lanes' words may still be on their way
-        all = true;
+  // Follows `before` by those of the group's next tiles that are there, in their order: one trip to the L2
+  // cache. True when it covers all up to this one.
+  DEVICE bool extend(int& found, Affine<S>& before) const {
+    const int asked = in_group - found, first = found;
+    Tile record[BATCH];
 #pragma unroll
-        for (int j = 0; j < BATCH; j++) {
-          if (j < back) {
-            record[j].load(tile - i64(back - j) * TILE, CHANNELS, epoch);
-            all = all && record[j].tag != 0 && (j > 0 || back <= between || (record[j].tag & WHOLE));
-          }
-        }
-      } while (warp_vote(all) != 0xffffffffu);
+    for (int j = 0; j < BATCH; j++) {
+      record[j].tag = 0;
+      if (j < asked) record[j].load(tile - i64(asked - j) * TILE, CHANNELS, epoch);
+    }
 #pragma unroll
-      for (int j = 0; j < BATCH; j++) {
-        if (j < back) {
-          const Affine<S> m = {record[j].number[0], record[j].number[1], (record[j].tag & CUT) != 0};
-          // A prefix that has come meanwhile equals what would be composed.
-          if (record[j].tag & WHOLE) prefix = m;
-          else prefix.then(m);
-        }
+    for (int j = 0; j < BATCH; j++) {
+      if (warp_vote(record[j].tag != 0) == EVERY_LANE && found == first + j) {
+        // A prefix equals what is composed of maps, so that lanes may differ in which they see.
+        before = (record[j].tag & WHOLE) ? map_of(record[j]) : before.followed_by(map_of(record[j]));
+        found++;
       }
     }
-    return prefix;
+    return found == in_group;
   }
 
   // The state before the tile's group, which is not the first, from further back: for the last tile of
-  // a group, which the next group waits for.
-  DEVICE S state_before() const {
+  // a group, which the next group waits for. `initial` is the state before the first tile.
+  DEVICE S state_before(S initial) const {
     int between;
     while (true) {
       GroupState own;
@@ -172,13 +162,14 @@ struct LookBack {
         state = glance(at + STATE, epoch);
         map = glance(at, epoch);
       }
-      if (warp_vote(own.tag != 0) == 0xffffffffu) return own.number[0];
+      if (warp_vote(own.tag != 0) == EVERY_LANE) return own.number[0];
       // The state before the first group is known to all, but nobody publishes it.
       const bool is_first = lane + 1 == groups_before;
       const u32 states = warp_vote(state != 0 || is_first), maps = warp_vote(map != 0);
       if (states == 0) continue;
       between = __ffs(int(states));
-      const u32 needed = between == 32 ? 0xffffffffu : (1u << between) - 1;
+      looked_back(1, between);
+      const u32 needed = between == 32 ? EVERY_LANE : (1u << between) - 1;
       if ((maps & needed) == needed) break;
     }
     S h = Constant<S>::zero();
@@ -188,7 +179,7 @@ struct LookBack {
     } else {
       GroupState from;
       do from.load(group - i64(between) * GROUP_WORDS + STATE, CHANNELS, epoch);
-      while (warp_vote(from.tag != 0) != 0xffffffffu);
+      while (warp_vote(from.tag != 0) != EVERY_LANE);
       h = from.number[0];
     }
 #pragma unroll 1
@@ -204,7 +195,7 @@ struct LookBack {
             all = all && record[j].tag != 0;
           }
         }
-      } while (warp_vote(all) != 0xffffffffu);
+      } while (warp_vote(all) != EVERY_LANE);
 #pragma unroll
       for (int j = 0; j < BATCH; j++) {
         if (j < back) h = apply(record[j].number[0], record[j].number[1], (record[j].tag & CUT) != 0, h);

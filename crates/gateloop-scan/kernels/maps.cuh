@@ -6,8 +6,8 @@
 // fall into different banks.
 template <class S, int WARPS, int N>
 struct Maps {
-  S a[WARPS][32 * N], x[WARPS][32 * N];
-  S before[32 * N]; // the state with which the tile begins
+  S a[WARPS][32 * N];
+  S x[WARPS][32 * N]; // in the end the state with which each warp's positions begin
   u32 cut[WARPS];
 };
 
@@ -44,16 +44,19 @@ DEVICE void put(Maps<S, WARPS, N>& maps, int warp, int lane, const Map<S, N>& ma
 
 // The state with which a warp's positions begin.
 template <class S, int WARPS, int N>
-DEVICE void state_before(const Maps<S, WARPS, N>& maps, int warp, int lane, S (&h)[N]) {
+DEVICE void state_before(const S (&before)[WARPS][32 * N], int warp, int lane, S (&h)[N]) {
 #pragma unroll
-  for (int i = 0; i < N; i++) h[i] = maps.before[lane + 32 * i];
+  for (int i = 0; i < N; i++) h[i] = before[warp][lane + 32 * i];
+}
+
+// Leaves these states in the place of x, for one channel of a tile that begins with the state h.
+template <class S, int WARPS, int N>
+DEVICE void put_states(Maps<S, WARPS, N>& maps, int channel, S h) {
 #pragma unroll
-  for (int w = 0; w < WARPS - 1; w++) {
-    if (w < warp) {
-      const bool cut = maps.cut[w] != 0;
-#pragma unroll
-      for (int i = 0; i < N; i++) h[i] = apply(maps.a[w][lane + 32 * i], maps.x[w][lane + 32 * i], cut, h[i]);
-    }
+  for (int w = 0; w < WARPS; w++) {
+    const S after = apply(maps.a[w][channel], maps.x[w][channel], maps.cut[w] != 0, h);
+    maps.x[w][channel] = h;
+    h = after;
   }
 }
 

@@ -25,7 +25,7 @@ DEVICE View<E> flipped(const View<E>& view, i64 seqlen) {
 }
 
 template <class E, class G>
-struct ScanAdjoint {
+struct ScanAdjoint : OneWay {
   using Tile = G;
   using Params = ScanAdjointParams<E>;
   using State = Wide<E>;
@@ -36,20 +36,31 @@ struct ScanAdjoint {
 
   DEVICE static const State* initial(const Params& p) { return p.dh_last; }
 
-  DEVICE static void stage(const Params& p, const Shape& shape, const Place& place, unsigned char* memory) {
-    ::stage<E, G>(memory, flipped(p.a, shape.seqlen), shape, place, 0);
-    ::stage<E, G>(memory + ARRAY, flipped(p.dh, shape.seqlen), shape, place, 0);
+  static constexpr int ARRAYS = 5;
+  DEVICE static void locate(const Params& p, const Place& place, i64 start, const void* (&at)[ARRAYS], int&) {
+    const i64 seqlen = p.shape.seqlen;
+    at[0] = tile_at(flipped(p.a, seqlen), place, start);
+    at[1] = tile_at(flipped(p.dh, seqlen), place, start);
     // The state before position t is in row u + 1.
-    ::stage<E, G>(memory + 2 * ARRAY, flipped(p.h, shape.seqlen), shape, place, 1);
+    at[2] = tile_at(flipped(p.h, seqlen), place, start + 1);
+    at[3] = tile_at(flipped(p.da, seqlen), place, start);
+    at[4] = tile_at(flipped(p.db, seqlen), place, start);
+  }
+  DEVICE static void stage(const Params& p, const Shape& shape, const Taken<ARRAYS>& tile, unsigned char* memory) {
+    ::stage<E, G>(memory, tile.at[0], -p.a.row, shape, tile.place, tile.left);
+    ::stage<E, G>(memory + ARRAY, tile.at[1], -p.dh.row, shape, tile.place, tile.left);
+    ::stage<E, G>(memory + 2 * ARRAY, tile.at[2], -p.h.row, shape, tile.place, tile.left - 1);
   }
 
   // Nothing is handed on where a segment begins.
-  DEVICE static bool cut(const Params& p, const Shape& shape, const Place& place, i64 u) {
-    return begins(p.starts, place.batch, shape.seqlen - 1 - u);
+  DEVICE static bool cut(const Params& p, const Place& place, int row) {
+    return begins(p.starts, place.batch, p.shape.seqlen - 1 - (G::start(place) + row));
   }
+  DEVICE static bool is_plain(const Params& p, const Place&) { return !p.starts.at; }
 
-  DEVICE static void map(const Params& p, const Shape& shape, const Place& place, const unsigned char* memory,
-                         M& maps, int warp, int lane) {
+  template <bool PLAIN>
+  DEVICE static void map(const Params& p, const Taken<ARRAYS>& tile, const unsigned char* memory, M& maps, int warp,
+                         int lane, Nothing&) {
     const int first = warp * G::ROWS;
     Map<State, N> map;
     map.reset();
@@ -58,7 +69,7 @@ struct ScanAdjoint {
       State a[N], dh[N];
       read_row<E, N>(memory, first + r, lane, a);
       read_row<E, N>(memory + ARRAY, first + r, lane, dh);
-      const bool is_cut = cut(p, shape, place, place.start + first + r);
+      const bool is_cut = !PLAIN && cut(p, tile.place, first + r);
 #pragma unroll
       for (int i = 0; i < N; i++) {
         const State back = is_cut ? Constant<State>::zero() : conj(a[i]);
@@ -70,23 +81,24 @@ struct ScanAdjoint {
     put(maps, warp, lane, map);
   }
 
-  DEVICE static void emit(const Params& p, const Shape& shape, const Place& place, const unsigned char* memory,
-                          const M& maps, int warp, int lane) {
+  template <bool PLAIN>
+  DEVICE static void emit(const Params& p, const Shape& shape, const Taken<ARRAYS>& tile, const unsigned char* memory,
+                          const M& maps, int warp, int lane, const Nothing&) {
     const int first = warp * G::ROWS;
-    const View<E> da = flipped(p.da, shape.seqlen), db = flipped(p.db, shape.seqlen);
+    Rows<E, N> da(tile.at[3], -p.da.row, shape, tile.place, lane, first);
+    Rows<E, N> db(tile.at[4], -p.db.row, shape, tile.place, lane, first);
     State f[N];
-    state_before(maps, warp, lane, f);
+    state_before(maps.x, warp, lane, f);
 #pragma unroll
     for (int r = 0; r < G::ROWS; r++) {
-      const i64 u = place.start + first + r;
-      if (u >= shape.seqlen) return;
+      if (!PLAIN && first + r >= tile.left) return;
       State a[N], dh[N], h[N], g[N], grad[N];
       read_row<E, N>(memory, first + r, lane, a);
       read_row<E, N>(memory + ARRAY, first + r, lane, dh);
-      const bool is_cut = cut(p, shape, place, u), is_first = u + 1 == shape.seqlen;
+      const bool is_cut = !PLAIN && cut(p, tile.place, first + r), is_first = !PLAIN && first + r + 1 == tile.left;
       if (is_first) {
 #pragma unroll
-        for (int i = 0; i < N; i++) h[i] = read_state(p.h0, shape, place, u32(lane * N + i));
+        for (int i = 0; i < N; i++) h[i] = read_state(p.h0, shape, tile.place, u32(lane * N + i));
       } else {
         read_row<E, N>(memory + 2 * ARRAY, first + r, lane, h);
       }
@@ -97,9 +109,9 @@ struct ScanAdjoint {
         grad[i] = alone ? Constant<State>::zero() : times(g[i], conj(h[i]));
         f[i] = is_cut ? Constant<State>::zero() : times(conj(a[i]), g[i]);
       }
-      write_row(db, shape, place, u, lane, g);
-      write_row(da, shape, place, u, lane, grad);
-      if (is_first && p.dh0) write_state(p.dh0, shape, place, lane, f);
+      db.write(g);
+      da.write(grad);
+      if (is_first && p.dh0) write_state(p.dh0, shape, tile.place, lane, f);
     }
   }
 };
@@ -110,17 +122,20 @@ struct ScanAdjoint {
     run_pass<ScanAdjoint<E, Geometry<__VA_ARGS__>>>(params, params.shape, work);               \
   }
 
-SCAN_ADJOINT(f32, float, 7, 6, 2, 3, 2)
-SCAN_ADJOINT(f64, double, 7, 6, 1, 3, 2)
-SCAN_ADJOINT(c64, Complex<float>, 7, 6, 1, 3, 2)
-SCAN_ADJOINT(c128, Complex<double>, 7, 3, 1, 3, 2)
-SCAN_ADJOINT(bf16, bf16, 6, 7, 4, 3, 2)
-SCAN_ADJOINT(f16, f16, 6, 7, 4, 3, 2)
+SCAN_ADJOINT(f32, float, 13, 7, 2, 3, 1)
+SCAN_ADJOINT(f64, double, 13, 7, 1, 3, 1)
+SCAN_ADJOINT(c64, Complex<float>, 13, 7, 1, 3, 1)
+SCAN_ADJOINT(c128, Complex<double>, 13, 3, 1, 3, 1)
+SCAN_ADJOINT(bf16, bf16, 11, 8, 4, 3, 1)
+SCAN_ADJOINT(f16, f16, 11, 8, 4, 3, 1)
 
-// For devices that give a block 99 KB of shared memory.
-SCAN_ADJOINT(f32_small, float, 7, 6, 1, 3, 2)
-SCAN_ADJOINT(f64_small, double, 7, 5, 1, 3, 1)
-SCAN_ADJOINT(c64_small, Complex<float>, 7, 5, 1, 3, 1)
-SCAN_ADJOINT(c128_small, Complex<double>, 7, 2, 1, 3, 1)
-SCAN_ADJOINT(bf16_small, bf16, 6, 7, 2, 3, 2)
-SCAN_ADJOINT(f16_small, f16, 6, 7, 2, 3, 2)
+// For so few columns that blocks wait for each other: fewer tiles in a column, and more columns.
+SCAN_ADJOINT(f32_tall, float, 14, 12, 1, 3, 1)
+
+// For devices that give a block less shared memory: two of these blocks take 164 KB, one 82.
+SCAN_ADJOINT(f32_small, float, 5, 6, 2, 3, 2)
+SCAN_ADJOINT(f64_small, double, 6, 5, 1, 3, 2)
+SCAN_ADJOINT(c64_small, Complex<float>, 6, 5, 1, 3, 2)
+SCAN_ADJOINT(c128_small, Complex<double>, 6, 2, 1, 3, 2)
+SCAN_ADJOINT(bf16_small, bf16, 5, 12, 2, 3, 2)
+SCAN_ADJOINT(f16_small, f16, 5, 12, 2, 3, 2)

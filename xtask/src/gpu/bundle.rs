@@ -70,7 +70,7 @@ fn bundled(artifact: Artifact) -> (String, PathBuf) {
 }
 
 fn is_wanted(name: &str) -> bool {
-    name.starts_with("cuda") || matches!(name, "nn_cuda" | "gateloop" | "gpu")
+    matches!(name, "cuda" | "nn_cuda" | "gateloop" | "gpu")
 }
 
 /// Copies a folder of Python files.
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn only_what_a_gpu_is_for_is_taken() {
-        for name in ["cuda", "cuda_half", "cuda_memory", "nn_cuda", "gateloop", "gpu"] {
+        for name in ["cuda", "nn_cuda", "gateloop", "gpu"] {
             assert!(is_wanted(name));
         }
         assert!(!is_wanted("properties"));

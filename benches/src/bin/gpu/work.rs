@@ -52,7 +52,7 @@ impl<'a> Work<'a> {
             Operation::SimpleGateLoopAdjoint => Operation::SimpleGateLoop,
             other => other,
         };
-        let len = operation.checkpoint_len(dtype).unwrap_or(usize::MAX);
+        let len = cuda.checkpoint_len(operation, dtype).unwrap_or(usize::MAX);
         let states = shape.state_len() * shape.seqlen.div_ceil(len);
         let checkpoints = DeviceVec::uninit(cuda, stream, states * operation.state(dtype).bytes())?;
         let bytes = cuda

@@ -38,6 +38,13 @@ inline u32 vote(bool predicate) {
   return warp.result; // no lane votes again before all have read it
 }
 
+// What lane 0 has, for all. Bits of a vote at a time, so that a warp has one way to meet.
+inline u32 broadcast(u32 v) {
+  u32 result = 0;
+  for (int bit = 0; bit < 32; bit++) result |= (vote((v >> bit & 1) != 0) & 1) << bit;
+  return result;
+}
+
 // False for the barriers that a mutant lacks: 0 of the block, 1 STAGED, 2 and 3 MAPPED, 4 and 5 CARRIED.
 inline bool has_barrier(int id) {
   switch (mutant) {

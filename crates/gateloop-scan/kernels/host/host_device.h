@@ -21,11 +21,6 @@ inline unsigned char* shared_memory(const Needs& needs) {
 }
 // How far the look-back reached: [0] among tiles, [1] among groups.
 inline u64 distances[2][33];
-inline int find_first(int bits, const char* function) {
-  const int found = __builtin_ffs(bits);
-  distances[strcmp(function, "nearest") != 0][found]++;
-  return found;
-}
 } // namespace host
 
 struct alignas(16) ulonglong2 { u64 x, y; };
@@ -33,7 +28,7 @@ struct alignas(16) ulonglong2 { u64 x, y; };
 #define threadIdx (host::current->index)
 #define blockIdx (host::current->block->index)
 #define gridDim (host::machine.grid)
-#define __ffs(bits) host::find_first(bits, __func__)
+#define __ffs __builtin_ffs
 
 template <int BYTES>
 DEVICE void copy_async(void* shared, const void* global) { host::ask_for_copy(shared, global, BYTES); }
@@ -49,6 +44,7 @@ DEVICE u32 load_relaxed(const u32* p) {
   host::before_load();
   return *p;
 }
+DEVICE void looked_back(int level, int distance) { host::distances[level][distance]++; }
 DEVICE u32 add_atomic(u32* p, u32 v) { return host::add(p, v); }
 
 DEVICE void store_streaming(u16* p, u16 v) { host::store_output(p, v); }
@@ -56,6 +52,7 @@ DEVICE void store_streaming(u32* p, u32 v) { host::store_output(p, v); }
 DEVICE void store_streaming(u64* p, u64 v) { host::store_output(p, v); }
 DEVICE void store_streaming(ulonglong2* p, ulonglong2 v) { host::store_output(p, v); }
 
+DEVICE int opaque(int v) { return v; }
 DEVICE void block_barrier() {
   if (host::has_barrier(0)) host::barrier(0, host::machine.launch.needs.threads, true);
 }
@@ -67,6 +64,7 @@ template <int ID, int THREADS>
 DEVICE void barrier_wait() {
   if (host::has_barrier(ID)) host::barrier(ID, THREADS, true);
 }
+DEVICE u32 first_lane(u32 v) { return host::broadcast(v); }
 DEVICE u32 warp_vote(bool predicate) { return host::vote(predicate); }
 
 DEVICE u32 bits_of(float v) { return host::bit_cast<u32>(v); }
@@ -78,9 +76,6 @@ DEVICE u16 f32_to_bf16(float v) { return host::to_bf16(v); }
 DEVICE float f16_to_f32(u16 bits) { return host::from_f16(bits); }
 DEVICE u16 f32_to_f16(float v) { return host::to_f16(v); }
 
-DEVICE float exp_fast(float v) { return expf(v); }
-DEVICE double exp_fast(double v) { return exp(v); }
-DEVICE float divide_fast(float n, float d) { return n / d; }
-DEVICE double divide_fast(double n, double d) { return n / d; }
+DEVICE float exp2_fast(float v) { return exp2f(v); }
+DEVICE float inverse_fast(float v) { return 1.f / v; }
 DEVICE float rsqrt_fast(float v) { return 1.f / sqrtf(v); }
-DEVICE double rsqrt_fast(double v) { return 1. / sqrt(v); }

@@ -50,33 +50,39 @@ static void grid(const char* kernel, F check) {
        [](const Case& c) { check_gate_loop<E, Kind>(c, name##_##type, name##_adjoint_##type); }); \
   grid(#name "_adjoint_" #type, [](const Case& c) { check_gate_loop_adjoint<E, Kind>(c, name##_adjoint_##type); })
 
-#define SMALL_ADJOINT(E, type)                                                                   \
+// The other tiles: small ones of all, high ones of some. Forward passes go with adjoints of their kind.
+#define SMALL_SCANS(E, type)                                                                     \
+  grid("scan_" #type "_small", [](const Case& c) { check_scan<E>(c, scan_##type##_small); });    \
   grid("scan_adjoint_" #type "_small",                                                           \
        [](const Case& c) { check_scan_adjoint<E>(c, scan_adjoint_##type##_small); })
-#define SMALL_GATES(E, type)                                                                     \
-  grid("gate_loop_" #type "_small", [](const Case& c) {                                          \
-    check_gate_loop<E, MaxHeads>(c, gate_loop_##type##_small, gate_loop_adjoint_##type);         \
-  })
+#define SMALL_GATES(E, Kind, name, type)                                                         \
+  grid(#name "_" #type "_small", [](const Case& c) {                                             \
+    check_gate_loop<E, Kind>(c, name##_##type##_small, name##_adjoint_##type##_small);           \
+  });                                                                                            \
+  grid(#name "_adjoint_" #type "_small",                                                         \
+       [](const Case& c) { check_gate_loop_adjoint<E, Kind>(c, name##_adjoint_##type##_small); })
 
-// The smaller tiles that some kernels have, and the adjoints that go with the forward ones.
-static void small_kernels() {
-  grid("scan_f32_small", [](const Case& c) { check_scan<float>(c, scan_f32_small); });
-  grid("scan_c128_small", [](const Case& c) { check_scan<Complex<double>>(c, scan_c128_small); });
-  grid("scan_bf16_small", [](const Case& c) { check_scan<bf16>(c, scan_bf16_small); });
-  grid("scan_f16_small", [](const Case& c) { check_scan<f16>(c, scan_f16_small); });
-  SMALL_ADJOINT(float, f32);
-  SMALL_ADJOINT(double, f64);
-  SMALL_ADJOINT(Complex<float>, c64);
-  SMALL_ADJOINT(Complex<double>, c128);
-  SMALL_ADJOINT(bf16, bf16);
-  SMALL_ADJOINT(f16, f16);
-  SMALL_GATES(double, f64);
-  SMALL_GATES(bf16, bf16);
-  SMALL_GATES(f16, f16);
+static void other_tiles() {
+  grid("scan_f32_tall", [](const Case& c) { check_scan<float>(c, scan_f32_tall); });
+  grid("scan_adjoint_f32_tall", [](const Case& c) { check_scan_adjoint<float>(c, scan_adjoint_f32_tall); });
+  SMALL_SCANS(float, f32);
+  SMALL_SCANS(double, f64);
+  SMALL_SCANS(Complex<float>, c64);
+  SMALL_SCANS(Complex<double>, c128);
+  SMALL_SCANS(bf16, bf16);
+  SMALL_SCANS(f16, f16);
+  SMALL_GATES(float, MaxHeads, gate_loop, f32);
+  SMALL_GATES(double, MaxHeads, gate_loop, f64);
+  SMALL_GATES(bf16, MaxHeads, gate_loop, bf16);
+  SMALL_GATES(f16, MaxHeads, gate_loop, f16);
+  SMALL_GATES(float, Simple, simple_gate_loop, f32);
+  SMALL_GATES(double, Simple, simple_gate_loop, f64);
+  SMALL_GATES(bf16, Simple, simple_gate_loop, bf16);
+  SMALL_GATES(f16, Simple, simple_gate_loop, f16);
 }
 
 static void all_kernels() {
-  small_kernels();
+  other_tiles();
   SCANS(float, f32);
   SCANS(double, f64);
   SCANS(Complex<float>, c64);
@@ -160,9 +166,8 @@ static void epochs_wrap() {
 static void print_distances() {
   for (int level = 0; level < 2; level++) {
     printf("look-back over %s:", level ? "groups" : "tiles");
-    // A tile's search ends within its group; the distance counts what lies between.
-    const int least = level ? 1 : 2, most = level ? 32 : GROUP - 1;
-    for (int i = least; i <= most; i++) {
+    const int most = level ? 32 : GROUP - 1; // a tile's search ends within its group
+    for (int i = 1; i <= most; i++) {
       printf(" %llu", host::distances[level][i]);
       if (host::distances[level][i] == 0) {
         printf("\nFAILURE: distance %d never occurred", i);

@@ -1,8 +1,7 @@
 //! What the raw layer is told: device pointers and how they are laid out.
 
-use super::error::CudaError;
+use super::Dtype;
 use super::params::{Starts, View};
-use super::{Dtype, Operation};
 use crate::ScanShape;
 use crate::gate_loop::GateMode;
 use cudarc::driver::sys::CUstream;
@@ -179,7 +178,7 @@ pub struct GateLoopArgs {
     pub h0: u64,
     /// Where the last state goes; 0 for nowhere.
     pub h_last: u64,
-    /// Where states go for the adjoint, `[B, ceil(T / n), C]` with n from [`Operation::checkpoint_len`];
+    /// Where states go for the adjoint, `[B, ceil(T / n), C]` with n from [`Cuda::checkpoint_len`](super::Cuda::checkpoint_len);
     /// 0 for nowhere.
     pub checkpoints: u64,
     /// How the decay comes from `z`; not read for [`Operation::SimpleGateLoop`].
@@ -231,27 +230,6 @@ pub struct RawWorkspace {
     pub ptr: u64,
     /// Bytes, at least [`super::Cuda::workspace_bytes`] of the launch.
     pub bytes: usize,
-}
-
-impl Operation {
-    /// Positions between two checkpoints of a fused operator: the tile of its adjoint.
-    ///
-    /// # Errors
-    /// [`CudaError::Dtype`] if there is no such kernel, [`CudaError::Operand`] for a scan, which has no
-    /// checkpoints.
-    pub fn checkpoint_len(self, dtype: Dtype) -> Result<usize, CudaError> {
-        let adjoint = match self {
-            Self::GateLoop | Self::GateLoopAdjoint => Self::GateLoopAdjoint,
-            Self::SimpleGateLoop | Self::SimpleGateLoopAdjoint => Self::SimpleGateLoopAdjoint,
-            Self::Scan | Self::ScanAdjoint => {
-                let problem = format!("{} keeps no checkpoints: it has its states", self.name());
-                return Err(CudaError::Operand { operand: "operation", problem });
-            }
-        };
-        super::geometry::geometry(&adjoint.kernel(dtype))
-            .map(super::geometry::Geometry::positions)
-            .ok_or(CudaError::Dtype { operation: adjoint.name(), dtype: dtype.name() })
-    }
 }
 
 #[cfg(test)]

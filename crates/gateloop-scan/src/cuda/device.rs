@@ -4,7 +4,8 @@ use super::args::{RawWorkspace, Stream};
 use super::error::{Context, CudaError};
 use super::memory::Buffer;
 use super::params::WorkspaceParams;
-use super::plan::{DeviceLimits, Plan};
+use super::plan::{self, DeviceLimits, Plan};
+use super::ptx::ptx;
 use super::{Dtype, Operation};
 use crate::ScanShape;
 use cudarc::driver::sys::{CUdevice_attribute_enum as Attribute, CUfunction, CUfunction_attribute};
@@ -29,19 +30,14 @@ pub struct Cuda {
     name: String,
     limits: DeviceLimits,
     functions: Mutex<HashMap<String, Function>>,
-    modules: Mutex<HashMap<Operation, Module>>,
     workspaces: Mutex<HashMap<Stream, Buffer>>,
 }
 
 /// A driver's handle; kernels stay loaded as long as the program runs.
 #[derive(Debug, Clone, Copy)]
 struct Function(CUfunction);
-#[derive(Debug, Clone, Copy)]
-struct Module(sys::CUmodule);
 // SAFETY: handles of the driver may be used from every thread that has the context current.
 unsafe impl Send for Function {}
-// SAFETY: as above.
-unsafe impl Send for Module {}
 
 static DEVICES: LazyLock<Mutex<HashMap<usize, Arc<Cuda>>>> = LazyLock::new(Mutex::default);
 
@@ -123,7 +119,6 @@ impl Cuda {
             name,
             limits,
             functions: Mutex::default(),
-            modules: Mutex::default(),
             workspaces: Mutex::default(),
         });
         // Another thread may have been faster; its device is the one that everybody gets.
@@ -157,6 +152,15 @@ impl Cuda {
     ) -> Result<usize, CudaError> {
         let plan = Plan::new(operation, dtype, shape, false, &self.limits)?;
         Ok(CONTROL_BYTES + 16 * plan.words as usize)
+    }
+
+    /// Positions between two checkpoints of a fused operator on this device: the tile of its adjoint.
+    ///
+    /// # Errors
+    /// [`CudaError::Dtype`] if there is no such kernel, [`CudaError::Operand`] for a scan, which has no
+    /// checkpoints, [`CudaError::SharedMemory`] for a device on which no kernel fits.
+    pub fn checkpoint_len(&self, operation: Operation, dtype: Dtype) -> Result<usize, CudaError> {
+        plan::checkpoint_len(operation, dtype, &self.limits)
     }
 
     /// Waits until everything in a stream is done.
@@ -202,7 +206,6 @@ impl Cuda {
     /// the workspace is as [`RawWorkspace`] demands.
     pub(super) unsafe fn launch<P>(
         &self,
-        operation: Operation,
         plan: &Plan,
         stream: Stream,
         workspace: &RawWorkspace,
@@ -217,7 +220,7 @@ impl Cuda {
             return Err(CudaError::Operand { operand: "workspace", problem });
         }
         let _restored = Bound::new(self)?;
-        let function = self.function(operation, plan)?;
+        let function = self.function(plan)?;
         let mut work = WorkspaceParams {
             control: workspace.ptr,
             records: workspace.ptr + CONTROL_BYTES as u64,
@@ -238,12 +241,12 @@ impl Cuda {
         .to("launch the kernel")
     }
 
-    fn function(&self, operation: Operation, plan: &Plan) -> Result<CUfunction, CudaError> {
+    fn function(&self, plan: &Plan) -> Result<CUfunction, CudaError> {
         let mut functions = lock(&self.functions);
         if let Some(known) = functions.get(&plan.kernel) {
             return Ok(known.0);
         }
-        let module = self.module(operation)?;
+        let module = load(&plan.kernel)?;
         let name = CString::new(plan.kernel.as_str()).unwrap_or_default();
         // SAFETY: the module is loaded and stays so.
         let function =
@@ -257,19 +260,18 @@ impl Cuda {
         functions.insert(plan.kernel.clone(), Function(function));
         Ok(function)
     }
+}
 
-    fn module(&self, operation: Operation) -> Result<sys::CUmodule, CudaError> {
-        let mut modules = lock(&self.modules);
-        if let Some(known) = modules.get(&operation) {
-            return Ok(known.0);
-        }
-        let ptx = CString::new(operation.ptx()).unwrap_or_default();
-        // SAFETY: the image is a string that ends with a zero byte; the driver copies what it needs.
-        let module = unsafe { result::module::load_data(ptx.as_ptr().cast()) }
-            .to("load the kernels (a driver older than 550 cannot)")?;
-        modules.insert(operation, Module(module));
-        Ok(module)
-    }
+/// Compiles a kernel for the current device, or finds it in the driver's cache.
+fn load(kernel: &str) -> Result<sys::CUmodule, CudaError> {
+    let missing = CudaError::Driver {
+        action: "find the kernel among those of this program",
+        code: sys::CUresult::CUDA_ERROR_NOT_FOUND,
+    };
+    let ptx = ptx(kernel).and_then(|text| CString::new(text).ok()).ok_or(missing)?;
+    // SAFETY: the image is a string that ends with a zero byte; the driver copies what it needs.
+    unsafe { result::module::load_data(ptx.as_ptr().cast()) }
+        .to("load the kernel (a driver older than 550 cannot)")
 }
 
 /// The device's context is current as long as this lives; then the one before is again: a caller's

@@ -78,7 +78,7 @@ impl Cuda {
             home.check("h0", "[B, C]", h0, parts * shape.state_len())?;
         }
         let dtype = dtype_of::<E>();
-        let count = shape.seqlen.div_ceil(operation.checkpoint_len(dtype)?);
+        let count = shape.seqlen.div_ceil(self.checkpoint_len(operation, dtype)?);
         let y = DeviceVec::uninit(self, stream, shape.len())?;
         let h_last = DeviceVec::uninit(self, stream, parts * shape.state_len())?;
         let checkpoints = DeviceVec::uninit(self, stream, parts * count * shape.state_len())?;
@@ -130,7 +130,7 @@ impl Cuda {
         let dims = home.dims(shape, starts, reversed)?;
         let (parts, dtype) = (parts(operation), dtype_of::<E>());
         let v = gates.check(operation, shape, home)?;
-        let count = shape.seqlen.div_ceil(operation.checkpoint_len(dtype)?);
+        let count = shape.seqlen.div_ceil(self.checkpoint_len(operation, dtype)?);
         home.check("checkpoints", "[B, n, C]", checkpoints, parts * count * shape.state_len())?;
         home.check("dy", "[B, T, C]", dy, shape.len())?;
         if let Some(dh_last) = dh_last {

@@ -44,7 +44,7 @@ impl Cuda {
             shape: plan.shape,
         };
         // SAFETY: the parameters are the kernel's; the caller vouches for the addresses.
-        unsafe { self.launch(Operation::Scan, &plan, stream, workspace, params) }
+        unsafe { self.launch(&plan, stream, workspace, params) }
     }
 
     /// The gradient of [`Cuda::scan`], in stream order.
@@ -79,7 +79,7 @@ impl Cuda {
             shape: plan.shape,
         };
         // SAFETY: the parameters are the kernel's; the caller vouches for the addresses.
-        unsafe { self.launch(Operation::ScanAdjoint, &plan, stream, workspace, params) }
+        unsafe { self.launch(&plan, stream, workspace, params) }
     }
 
     /// Runs [`Operation::GateLoop`] or [`Operation::SimpleGateLoop`] in stream order.
@@ -117,10 +117,10 @@ impl Cuda {
             starts: dims.starts(),
             shape: plan.shape,
             mode: mode as u32,
-            checkpoint_len: operation.checkpoint_len(dtype)? as u32,
+            checkpoint_len: self.checkpoint_len(operation, dtype)? as u32,
         };
         // SAFETY: the parameters are the kernel's; the caller vouches for the addresses.
-        unsafe { self.launch(operation, &plan, stream, workspace, params) }
+        unsafe { self.launch(&plan, stream, workspace, params) }
     }
 
     /// The gradient of [`Cuda::gate_loop`]: [`Operation::GateLoopAdjoint`] or
@@ -172,7 +172,7 @@ impl Cuda {
             has_h0: u32::from(args.has_h0),
         };
         // SAFETY: the parameters are the kernel's; the caller vouches for the addresses.
-        unsafe { self.launch(operation, &plan, stream, workspace, params) }
+        unsafe { self.launch(&plan, stream, workspace, params) }
     }
 
     /// Checks the arrays and decides the launch.

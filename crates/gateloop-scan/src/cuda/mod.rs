@@ -30,6 +30,7 @@ mod operation;
 mod owned;
 mod params;
 mod plan;
+mod ptx;
 
 pub use args::{
     Array, Dims, GateLoopAdjointArgs, GateLoopArgs, RawWorkspace, ScanAdjointArgs, ScanArgs, Stream,

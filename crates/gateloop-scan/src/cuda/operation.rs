@@ -135,6 +135,16 @@ impl Operation {
         matches!(self, Self::GateLoopAdjoint | Self::SimpleGateLoopAdjoint)
     }
 
+    /// Arrays that a tile is found in: `ARRAYS` of the kernels.
+    pub(crate) const fn arrays(self) -> usize {
+        match self {
+            Self::Scan => 3,
+            Self::ScanAdjoint => 5,
+            Self::GateLoop | Self::SimpleGateLoop => 6,
+            Self::GateLoopAdjoint | Self::SimpleGateLoopAdjoint => 9,
+        }
+    }
+
     /// Bytes that a tile stages for each position and channel: `STAGE_BYTES` of the kernels.
     pub(crate) const fn staged_bytes(self, dtype: Dtype) -> usize {
         let elements = match self {
@@ -145,18 +155,5 @@ impl Operation {
             Self::GateLoopAdjoint => 6,
         };
         elements * dtype.bytes()
-    }
-
-    pub(crate) const fn ptx(self) -> &'static str {
-        match self {
-            Self::Scan => include_str!("../../kernels/ptx/scan.ptx"),
-            Self::ScanAdjoint => include_str!("../../kernels/ptx/scan_adjoint.ptx"),
-            Self::GateLoop => include_str!("../../kernels/ptx/gate_loop.ptx"),
-            Self::GateLoopAdjoint => include_str!("../../kernels/ptx/gate_loop_adjoint.ptx"),
-            Self::SimpleGateLoop => include_str!("../../kernels/ptx/simple_gate_loop.ptx"),
-            Self::SimpleGateLoopAdjoint => {
-                include_str!("../../kernels/ptx/simple_gate_loop_adjoint.ptx")
-            }
-        }
     }
 }

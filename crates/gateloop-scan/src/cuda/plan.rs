@@ -2,7 +2,7 @@
 //! device's limits.
 
 use super::error::CudaError;
-use super::geometry::{GROUP, Geometry, geometry};
+use super::geometry::{GROUP, Geometry, SMALL, TALL, geometry};
 use super::params::Shape;
 use super::{Dtype, Operation};
 use crate::ScanShape;
@@ -48,13 +48,13 @@ impl Plan {
         aligned: bool,
         limits: &DeviceLimits,
     ) -> Result<Self, CudaError> {
-        let (kernel, tile) = choose(operation, dtype, limits)?;
+        let (kernel, tile) = choose(operation, dtype, shape, limits)?;
         let shared_bytes = tile.shared_bytes(operation, dtype);
         if shape.channels > MAX_CHANNELS {
             return Err(CudaError::TooManyChannels { channels: shape.channels });
         }
         let columns_per_row = shape.channels.div_ceil(tile.channels());
-        let columns = shape.batch as u128 * columns_per_row as u128;
+        let columns = columns(tile, shape);
         let chunks = shape.seqlen.div_ceil(tile.positions());
         let tiles = columns * chunks as u128;
         if tiles > MAX_TILES {
@@ -88,8 +88,22 @@ impl Plan {
     }
 }
 
+fn columns(tile: Geometry, shape: ScanShape) -> u128 {
+    shape.batch as u128 * shape.channels.div_ceil(tile.channels()) as u128
+}
+
+/// Whether many multiprocessors would work on the same column, tile after tile: each then waits for the
+/// state that the one before has yet to find. Eight to a column is where the two kinds of tiles are equally
+/// fast (H100).
+fn is_crowded(tile: Geometry, shape: ScanShape, limits: &DeviceLimits) -> bool {
+    let columns = columns(tile, shape);
+    let tiles = columns * shape.seqlen.div_ceil(tile.positions()) as u128;
+    let blocks = (limits.multiprocessors * tile.blocks) as u128;
+    tiles > blocks && 8 * columns < blocks
+}
+
 /// The kernel with the largest tiles that fit the device.
-fn choose(
+fn fitting(
     operation: Operation,
     dtype: Dtype,
     limits: &DeviceLimits,
@@ -97,19 +111,49 @@ fn choose(
     let kernel = operation.kernel(dtype);
     let unknown = CudaError::Dtype { operation: operation.name(), dtype: dtype.name() };
     let tile = geometry(&kernel).ok_or(unknown)?;
-    let given = limits.shared_per_block;
-    let fits = |tile: Geometry| tile.shared_bytes(operation, dtype) <= given;
-    if fits(tile) {
+    let (needed, given) = (tile.shared_bytes(operation, dtype), limits.shared_per_block);
+    if needed <= given {
         return Ok((kernel, tile));
     }
-    let small = format!("{kernel}_small");
+    let small = format!("{kernel}{SMALL}");
     match geometry(&small) {
-        Some(tile) if fits(tile) => Ok((small, tile)),
-        _ => {
-            let needed = tile.shared_bytes(operation, dtype);
-            Err(CudaError::SharedMemory { kernel, needed, given })
-        }
+        Some(tile) if tile.shared_bytes(operation, dtype) <= given => Ok((small, tile)),
+        _ => Err(CudaError::SharedMemory { kernel, needed, given }),
     }
+}
+
+/// The same, or the one with tall tiles where columns are few.
+fn choose(
+    operation: Operation,
+    dtype: Dtype,
+    shape: ScanShape,
+    limits: &DeviceLimits,
+) -> Result<(String, Geometry), CudaError> {
+    let (kernel, tile) = fitting(operation, dtype, limits)?;
+    let tall = format!("{kernel}{TALL}");
+    Ok(match geometry(&tall) {
+        Some(tile_of_tall) if is_crowded(tile, shape, limits) => (tall, tile_of_tall),
+        _ => (kernel, tile),
+    })
+}
+
+/// [`Cuda::checkpoint_len`](super::Cuda::checkpoint_len).
+pub(crate) fn checkpoint_len(
+    operation: Operation,
+    dtype: Dtype,
+    limits: &DeviceLimits,
+) -> Result<usize, CudaError> {
+    let adjoint = match operation {
+        Operation::GateLoop | Operation::GateLoopAdjoint => Operation::GateLoopAdjoint,
+        Operation::SimpleGateLoop | Operation::SimpleGateLoopAdjoint => {
+            Operation::SimpleGateLoopAdjoint
+        }
+        Operation::Scan | Operation::ScanAdjoint => {
+            let problem = format!("{} keeps no checkpoints: it has its states", operation.name());
+            return Err(CudaError::Operand { operand: "operation", problem });
+        }
+    };
+    Ok(fitting(adjoint, dtype, limits)?.1.positions())
 }
 
 #[cfg(test)]
@@ -167,7 +211,7 @@ mod tests {
 
     #[test]
     fn sizes_beyond_31_bits_are_counted_in_64() {
-        let plan = plan(Operation::Scan, Dtype::F32, [64, 1 << 20, 4096], &H100);
+        let plan = plan(Operation::Scan, Dtype::F32, [64, 1 << 21, 4096], &H100);
         assert_eq!(plan.shape.columns, 64 * 64);
         let tiles = u64::from(plan.shape.columns) * u64::from(plan.shape.chunks);
         assert!(tiles > 1 << 25 && plan.words > 1 << 31);
@@ -239,6 +283,37 @@ mod tests {
         }
         assert_eq!(plan(Operation::Scan, Dtype::F32, [1, 9, 9], &DESKTOP).kernel, "scan_f32_small");
         assert_eq!(plan(Operation::Scan, Dtype::F32, [1, 9, 9], &H100).kernel, "scan_f32");
+    }
+
+    #[test]
+    fn few_columns_get_tall_tiles() {
+        let kernel = |dims, limits| plan(Operation::Scan, Dtype::F32, dims, limits).kernel;
+        assert_eq!(kernel([1, 65_536, 512], &H100), "scan_f32_tall");
+        assert_eq!(kernel([16, 16_384, 128], &H100), "scan_f32");
+        assert_eq!(kernel([8, 2048, 1024], &H100), "scan_f32");
+        // So short that no block waits for another's turn.
+        assert_eq!(kernel([1, 256, 512], &H100), "scan_f32");
+        assert_eq!(kernel([1, 65_536, 512], &DESKTOP), "scan_f32_small");
+        // What has no tall tiles keeps its own.
+        let other = plan(Operation::GateLoop, Dtype::F32, [1, 65_536, 512], &H100);
+        assert_eq!(other.kernel, "gate_loop_f32");
+    }
+
+    #[test]
+    fn checkpoints_are_for_the_adjoint_that_the_device_gets() {
+        for (operation, adjoint) in [
+            (Operation::GateLoop, Operation::GateLoopAdjoint),
+            (Operation::SimpleGateLoop, Operation::SimpleGateLoopAdjoint),
+        ] {
+            for limits in [&H100, &A100, &DESKTOP] {
+                let tiles = plan(adjoint, Dtype::Bf16, [8, 4096, 512], limits).shape.chunks;
+                let len = checkpoint_len(operation, Dtype::Bf16, limits).unwrap();
+                assert_eq!(4096_usize.div_ceil(len), tiles as usize);
+                assert_eq!(len, checkpoint_len(adjoint, Dtype::Bf16, limits).unwrap());
+            }
+        }
+        let refused = checkpoint_len(Operation::Scan, Dtype::F32, &H100);
+        assert!(matches!(refused, Err(CudaError::Operand { operand: "operation", .. })));
     }
 
     #[test]

@@ -1,16 +1,10 @@
 //! The scan on 16-bit arrays through the raw layer: the state is f32, only what is written is rounded.
-//! Without a driver every test says `skipped`.
-#![cfg(feature = "cuda")]
-#![allow(clippy::unwrap_used)] // A test ends by panicking.
 
-#[path = "common/device.rs"]
-mod on_device;
-
+use crate::device::device;
 use gateloop_scan::cuda::{
     Array, Cuda, CudaError, DeviceVec, Dims, Dtype, Operation, RawWorkspace, ScanArgs, Stream,
 };
 use gateloop_scan::{Algorithm, Scan, ScanShape};
-use on_device::device;
 
 /// A 16-bit format, by its fields; the tests' numbers are normal in both.
 #[derive(Clone, Copy)]

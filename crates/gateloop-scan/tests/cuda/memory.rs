@@ -1,16 +1,10 @@
 //! Where operands of a launch lie: any address and strides, one device, one stream, many threads.
-//! Without a driver every test says `skipped`.
-#![cfg(feature = "cuda")]
-#![allow(clippy::unwrap_used)] // A test ends by panicking.
 
-#[path = "common/device.rs"]
-mod on_device;
-
+use crate::device::device;
 use gateloop_scan::cuda::{
     Array, Cuda, CudaError, DeviceVec, Dims, Dtype, Operation, RawWorkspace, ScanArgs, Stream,
 };
 use gateloop_scan::{Algorithm, Scan, ScanShape, Tolerance};
-use on_device::device;
 
 const UNTOUCHED: f32 = -12345.0;
 

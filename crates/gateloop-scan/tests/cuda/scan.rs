@@ -1,16 +1,9 @@
-//! The scan on a device, against the naive one. Without a driver every test says `skipped`.
-#![cfg(feature = "cuda")]
-#![allow(clippy::unwrap_used)] // A test ends by panicking.
+//! The scan on a device, against the naive one.
 
-#[path = "common/device_data.rs"]
-mod device_data;
-#[path = "common/device.rs"]
-mod on_device;
-
-use device_data::{Random, poison};
+use crate::data::{Random, poison};
+use crate::device::device;
 use gateloop_scan::cuda::{Cuda, DeviceElement, DeviceVec, Stream};
 use gateloop_scan::{Algorithm, Complex, Scan, ScanElement, ScanGrads, ScanShape, Tolerance};
-use on_device::device;
 
 fn decays<E: ScanElement>(random: &mut Random, len: usize) -> Vec<E> {
     (0..len)

@@ -1,21 +1,11 @@
-//! The fused operators on a device, against loops in double precision. Without a driver every test says
-//! `skipped`.
-#![cfg(feature = "cuda")]
-#![allow(clippy::unwrap_used)] // A test ends by panicking.
+//! The fused operators on a device, against loops in double precision.
 
-#[path = "common/device_data.rs"]
-mod device_data;
-#[path = "common/loops.rs"]
-mod loops;
-#[path = "common/device.rs"]
-mod on_device;
-
-use device_data::{Random, poison};
+use crate::data::{Random, poison};
+use crate::device::device;
+use crate::loops::{C, Loops};
 use gateloop_scan::cuda::{Cuda, DeviceElement, DeviceVec, Gates, Operation, Stream};
 use gateloop_scan::gate_loop::GateMode;
 use gateloop_scan::{ScanElement, ScanShape};
-use loops::{C, Loops};
-use on_device::device;
 
 /// Relative RMS of the difference.
 fn distance<E: ScanElement>(got: &[E], want: impl Iterator<Item = f64>) -> f64 {
