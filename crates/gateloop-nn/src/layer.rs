@@ -1,12 +1,12 @@
 //! What every layer that mixes over time can do, and the three ways to run it.
 
 use crate::error::{NnError, Result};
-use crate::linear::{Linear, forward_all};
+use crate::linear::{FEW_ROWS, Linear, Side, forward_all, side_by_side};
 use crate::norm::RmsNorm;
 use crate::segments::Segments;
 use crate::slices::SequenceRanks;
 use std::sync::Arc;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// A layer over a sequence, with the state that lets it go on after any token.
 ///
@@ -159,6 +159,19 @@ impl<'a> LayerInput<'a> {
             Some(norm) => norm.then(maps, self.x),
             None => forward_all(maps, self.x),
         }
+    }
+
+    /// Affine maps of it as one product, [.., sum of all out]; `None` where that does not pay, or does not go: on the
+    /// CPU, of few tokens, where one copy more of the weights would show, and of rounded weights.
+    pub(crate) fn side_by_side(&self, sides: &[Side<'_>]) -> Result<Option<Tensor>> {
+        if !matches!(self.x.device(), Device::Cuda(_)) {
+            return Ok(None);
+        }
+        let tokens: i64 = self.x.size().iter().rev().skip(1).product();
+        if tokens <= FEW_ROWS as i64 {
+            return Ok(None);
+        }
+        side_by_side(sides, &self.tensor()?)
     }
 }
 

@@ -1,7 +1,10 @@
 //! The fused operators of CUDA tensors: gate, scan and readout in one kernel; the backward pass computes
 //! the states again from checkpoints, so that training keeps the projections only.
 
+mod side_by_side;
 mod slice;
+
+pub(crate) use side_by_side::fused_side_by_side;
 
 use super::memory::{Place, address, address_of, array, dtype, kind, starts};
 use crate::autograd::{Function, Saved};
@@ -78,13 +81,21 @@ struct FusedFunction {
     has_h0: bool,
 }
 
-/// The operands in a form that the kernels take.
+/// The operands in a form that the kernels take, or their gradients.
 struct Operands {
     q: Tensor,
     k: Tensor,
+    /// k again where there is no v.
     v: Tensor,
     /// [B, T, C] or [B, T, 2 C]: pairs side by side.
     z: Tensor,
+}
+
+/// What a forward pass computes.
+struct Computed {
+    y: Tensor,
+    last: Tensor,
+    checkpoints: Tensor,
 }
 
 impl FusedFunction {
@@ -106,8 +117,8 @@ impl FusedFunction {
         let k = place.plain("k", &inputs[1], elements)?;
         let (v, z) = if self.is_complex() {
             // Pairs lie side by side in what the projection wrote.
-            let z = inputs[3].f_contiguous()?.f_flatten(2, 3)?;
-            (place.plain("v", &inputs[2], elements)?, place.plain("z", &z, elements)?)
+            let z = place.plain("z", &inputs[3].f_flatten(2, 3)?, elements)?;
+            (place.plain("v", &inputs[2], elements)?, paired(z)?)
         } else {
             (k.shallow_clone(), place.plain("z", &inputs[2], elements)?)
         };
@@ -123,29 +134,22 @@ impl FusedFunction {
         }
         rows
     }
-}
 
-impl Function for FusedFunction {
-    const OUTPUTS: usize = 2;
-
-    fn forward(&self, inputs: &[Tensor], saved: &mut Saved) -> Result<Vec<Tensor>> {
-        let place = Place::of("q", &inputs[0])?;
-        let elements = inputs[0].kind();
+    /// The forward pass, from the state `h0`.
+    fn run(&self, place: &Place, operands: &Operands, h0: Option<&Tensor>) -> Result<Computed> {
+        let elements = operands.q.kind();
         let dtype = dtype("q", elements)?;
         let operation = self.fused.operation;
-        let given = if self.is_complex() { 4 } else { 3 };
-        let operands = self.operands(&place, &inputs[..given])?;
         let state = kind(operation.state(dtype));
-        let h0 = inputs
-            .get(given)
-            .map(|h0| place.plain("state", h0, state)?.f_contiguous().map_err(NnError::from));
+        let h0 =
+            h0.map(|h0| place.plain("state", h0, state)?.f_contiguous().map_err(NnError::from));
         let h0 = h0.transpose()?;
         let (batch, channels) = (self.shape.batch as i64, self.shape.channels as i64);
-        let count = self.shape.seqlen.div_ceil(operation.checkpoint_len(dtype)?) as i64;
+        let count = self.shape.seqlen.div_ceil(place.cuda.checkpoint_len(operation, dtype)?) as i64;
         let y = place.empty(&operands.q.size(), elements)?;
-        let h_last = place.empty(&[batch, channels], state)?;
+        let last = place.empty(&[batch, channels], state)?;
         let checkpoints = place.empty(&[batch, count, channels], state)?;
-        let starts = self.starts(&place)?;
+        let starts = self.starts(place)?;
         let args = GateLoopArgs {
             dims: self.dims(starts.as_ref()),
             dtype,
@@ -155,20 +159,92 @@ impl Function for FusedFunction {
             z: self.gates(&operands.z),
             y: array(&y),
             h0: address_of(h0.as_ref()),
-            h_last: address(&h_last),
+            h_last: address(&last),
             checkpoints: address(&checkpoints),
             mode: self.fused.mode,
         };
         place.with_workspace(operation, dtype, self.shape, |workspace| {
-            // SAFETY: `fused` has checked the sizes, `operands` devices, kinds and layouts; torch reuses
-            // memory in stream order only.
+            // SAFETY: `fused` and `fused_side_by_side` have checked the sizes, `operands` or `views` devices, kinds
+            // and layouts; torch reuses memory in stream order only.
             unsafe { place.cuda.gate_loop(operation, place.stream, workspace, &args) }
         })?;
+        Ok(Computed { y, last, checkpoints })
+    }
+
+    /// The backward pass: writes `grads`, and returns the gradient of the state if there was one.
+    fn run_back(
+        &self,
+        place: &Place,
+        (operands, checkpoints): (&Operands, &Tensor),
+        [dy, dh_last]: [Option<&Tensor>; 2],
+        grads: &Operands,
+    ) -> Result<Option<Tensor>> {
+        let elements = operands.q.kind();
+        let dtype = dtype("q", elements)?;
+        let operation = if self.is_complex() {
+            Operation::GateLoopAdjoint
+        } else {
+            Operation::SimpleGateLoopAdjoint
+        };
+        let dy = match dy {
+            Some(dy) => place.plain("dy", dy, elements)?,
+            None => operands.q.f_zeros_like()?.f_contiguous()?,
+        };
+        let state = kind(operation.state(dtype));
+        let dh_last = dh_last
+            .map(|d| place.plain("dh_last", d, state)?.f_contiguous().map_err(NnError::from))
+            .transpose()?;
+        let (batch, channels) = (self.shape.batch as i64, self.shape.channels as i64);
+        let dh0 = self.has_h0.then(|| place.empty(&[batch, channels], state)).transpose()?;
+        let starts = self.starts(place)?;
+        let args = GateLoopAdjointArgs {
+            dims: self.dims(starts.as_ref()),
+            dtype,
+            q: array(&operands.q),
+            k: array(&operands.k),
+            v: array(&operands.v),
+            z: self.gates(&operands.z),
+            dy: array(&dy),
+            dq: array(&grads.q),
+            dk: array(&grads.k),
+            dv: array(&grads.v),
+            dz: self.gates(&grads.z),
+            checkpoints: address(checkpoints),
+            has_h0: self.has_h0,
+            dh_last: address_of(dh_last.as_ref()),
+            dh0: address_of(dh0.as_ref()),
+            mode: self.fused.mode,
+        };
+        place.with_workspace(operation, dtype, self.shape, |workspace| {
+            // SAFETY: as in `run`.
+            unsafe { place.cuda.gate_loop_adjoint(operation, place.stream, workspace, &args) }
+        })?;
+        Ok(dh0)
+    }
+}
+
+/// z with every pair at an even place, as a complex number needs it.
+fn paired(z: Tensor) -> Result<Tensor> {
+    let pair = 2 * z.kind().elt_size_in_bytes();
+    let stride = z.stride();
+    let is_paired =
+        stride.iter().take(2).all(|s| s % 2 == 0) && (z.data_ptr() as usize).is_multiple_of(pair);
+    Ok(if is_paired { z } else { z.f_contiguous()? })
+}
+
+impl Function for FusedFunction {
+    const OUTPUTS: usize = 2;
+
+    fn forward(&self, inputs: &[Tensor], saved: &mut Saved) -> Result<Vec<Tensor>> {
+        let place = Place::of("q", &inputs[0])?;
+        let given = if self.is_complex() { 4 } else { 3 };
+        let operands = self.operands(&place, &inputs[..given])?;
+        let Computed { y, last, checkpoints } = self.run(&place, &operands, inputs.get(given))?;
         for input in &inputs[..given] {
             saved.push(input);
         }
         saved.push(&checkpoints);
-        Ok(vec![y, h_last])
+        Ok(vec![y, last])
     }
 
     fn backward(
@@ -178,57 +254,21 @@ impl Function for FusedFunction {
         _needs_grad: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let place = Place::of("q", &saved[0])?;
-        let elements = saved[0].kind();
-        let dtype = dtype("q", elements)?;
-        let (operation, given) = if self.is_complex() {
-            (Operation::GateLoopAdjoint, 4)
-        } else {
-            (Operation::SimpleGateLoopAdjoint, 3)
-        };
+        let given = if self.is_complex() { 4 } else { 3 };
         let operands = self.operands(&place, &saved[..given])?;
-        let dy = match &grad_outputs[0] {
-            Some(dy) => place.plain("dy", dy, elements)?,
-            None => operands.q.f_zeros_like()?.f_contiguous()?,
-        };
-        let state = kind(operation.state(dtype));
-        let dh_last = grad_outputs[1]
-            .as_ref()
-            .map(|d| place.plain("dh_last", d, state)?.f_contiguous().map_err(NnError::from))
-            .transpose()?;
-        let like = |tensor: &Tensor| place.empty(&tensor.size(), elements);
-        let (dq, dk, dz) = (like(&operands.q)?, like(&operands.k)?, like(&operands.z)?);
-        let dv = if self.is_complex() { like(&operands.v)? } else { dk.shallow_clone() };
-        let (batch, channels) = (self.shape.batch as i64, self.shape.channels as i64);
-        let dh0 = self.has_h0.then(|| place.empty(&[batch, channels], state)).transpose()?;
-        let starts = self.starts(&place)?;
-        let args = GateLoopAdjointArgs {
-            dims: self.dims(starts.as_ref()),
-            dtype,
-            q: array(&operands.q),
-            k: array(&operands.k),
-            v: array(&operands.v),
-            z: self.gates(&operands.z),
-            dy: array(&dy),
-            dq: array(&dq),
-            dk: array(&dk),
-            dv: array(&dv),
-            dz: self.gates(&dz),
-            checkpoints: address(&saved[given]),
-            has_h0: self.has_h0,
-            dh_last: address_of(dh_last.as_ref()),
-            dh0: address_of(dh0.as_ref()),
-            mode: self.fused.mode,
-        };
-        place.with_workspace(operation, dtype, self.shape, |workspace| {
-            // SAFETY: as in `forward`.
-            unsafe { place.cuda.gate_loop_adjoint(operation, place.stream, workspace, &args) }
-        })?;
-        let mut grads = vec![Some(dq), Some(dk)];
+        let like = |tensor: &Tensor| place.empty(&tensor.size(), tensor.kind());
+        let (q, k, z) = (like(&operands.q)?, like(&operands.k)?, like(&operands.z)?);
+        let v = if self.is_complex() { like(&operands.v)? } else { k.shallow_clone() };
+        let grads = Operands { q, k, v, z };
+        let arriving = [grad_outputs[0].as_ref(), grad_outputs[1].as_ref()];
+        let dh0 = self.run_back(&place, (&operands, &saved[given]), arriving, &grads)?;
+        let Operands { q, k, v, z } = grads;
+        let mut grads = vec![Some(q), Some(k)];
         if self.is_complex() {
             let shape = saved[3].size();
-            grads.extend([Some(dv), Some(dz.f_view(shape.as_slice())?)]);
+            grads.extend([Some(v), Some(z.f_view(shape.as_slice())?)]);
         } else {
-            grads.push(Some(dz));
+            grads.push(Some(z));
         }
         grads.extend(dh0.map(Some));
         Ok(grads)

@@ -5,6 +5,6 @@ mod memory;
 mod scan;
 mod torch;
 
-pub(crate) use gate_loop::{Fused, fused};
+pub(crate) use gate_loop::{Fused, fused, fused_side_by_side};
 pub(crate) use scan::{adjoint, run};
 pub use torch::open;

@@ -3,12 +3,12 @@
 use super::operator::{Form, Operands, gate_loop, gate_loop_over_ranks};
 use super::transition::{StateTransition, TransitionMode, check_fraction, scale_gradient};
 use crate::autocast::FullPrecision;
-use crate::cuda::{Fused, fused as fused_on_cuda};
+use crate::cuda::{Fused, fused as fused_on_cuda, fused_side_by_side};
 use crate::error::{NnError, Result};
 use crate::fused;
 use crate::layer::{LayerInput, ONLY_FORWARD, SequenceLayer, sequence_dims, token_dims};
 use crate::lean::swish_linear;
-use crate::linear::{Bias, HasLinears, Linear};
+use crate::linear::{Bias, HasLinears, Linear, Side};
 use crate::norm::LayerNorm;
 use crate::precision::widen;
 use crate::recompute::recompute;
@@ -198,32 +198,105 @@ impl GateLoop {
     ) -> Result<(Tensor, Tensor)> {
         let (batch, seqlen) = sequence_dims(input.x, self.config.dim)?;
         input.segments.map_or(Ok(()), |segments| segments.check(input.x))?;
-        let maps: Vec<&Linear> =
-            [&self.to_qkv, &self.to_a].into_iter().chain(&self.to_gates).collect();
+        let sides = self.sides();
+        if let Some(projected) = input.side_by_side(&sides)? {
+            return self.run_side_by_side(&projected, state, transition, input);
+        }
+        let maps: Vec<&Linear> = sides.iter().map(|side| side.map).collect();
         let projected = input.project(&maps)?;
-        let (qkv, z) = (&self.with_keys(&projected[0])?, &projected[1]);
+        let z = &projected[1];
         let z = scale_gradient(z, self.config.frac_gradient_state_transition)?;
-        let (mut y, state) = if self.is_fused() && input.x.device() == Device::Cpu {
-            self.run_fused(qkv, &z, state, transition, input)?
+        let (y, state) = if self.is_fused() && input.x.device() == Device::Cpu {
+            let qkv = self.with_keys(&projected[0])?;
+            self.run_fused(&qkv, &z, state, transition, input)?
         } else {
             let z = z.f_view([batch, seqlen, self.heads, 2])?;
-            let qkv = qkv.f_chunk(3, -1)?;
-            if self.is_fused() {
-                self.run_on_cuda(&qkv, &z, state, transition, input)?
-            } else {
-                self.run_in_parts(&qkv, &z, state, transition, input)?
-            }
+            let qkv = self.with_keys(&projected[0])?.f_chunk(3, -1)?;
+            self.run_apart(&qkv, &z, state, transition, input)?
         };
+        Ok((self.finish(y, projected.get(2))?, state))
+    }
+
+    /// What is projected, in the order in which it lies side by side.
+    fn sides(&self) -> Vec<Side<'_>> {
+        let fraction = self.config.frac_gradient_state_transition;
+        let gates = self.to_gates.iter().map(|map| Side { map, fraction: 1.0 });
+        [Side { map: &self.to_qkv, fraction: 1.0 }, Side { map: &self.to_a, fraction }]
+            .into_iter()
+            .chain(gates)
+            .collect()
+    }
+
+    /// What follows the operator.
+    fn finish(&self, mut y: Tensor, gates: Option<&Tensor>) -> Result<Tensor> {
         if let Some(norm) = &self.sub_ln {
             y = norm.forward(&y)?;
         }
-        y = match (&self.to_out, projected.get(2)) {
-            (Some(out), Some(gates)) => swish_linear(&y, gates, out)?,
-            (Some(out), None) => out.forward(&y)?,
+        match (&self.to_out, gates) {
+            (Some(out), Some(gates)) => swish_linear(&y, gates, out),
+            (Some(out), None) => out.forward(&y),
             // A gated layer always has an output projection.
-            (None, _) => y,
-        };
-        Ok((y, state))
+            (None, _) => Ok(y),
+        }
+    }
+
+    /// The layer after its projections, which one product has written.
+    fn run_side_by_side(
+        &self,
+        projected: &Tensor,
+        state: Option<&Tensor>,
+        transition: TransitionMode,
+        input: LayerInput<'_>,
+    ) -> Result<(Tensor, Tensor)> {
+        let (batch, seqlen) = sequence_dims(input.x, self.config.dim)?;
+        let whole = self.is_fused()
+            && self.dim_inner % 2 == 0
+            && !self.config.direct_kv
+            && self.sub_ln.is_none()
+            && input.ranks.is_none();
+        if whole {
+            let state = state.map(|state| self.flat_state(state, batch)).transpose()?;
+            let operator = on_cuda(transition, input);
+            let gated = self.to_gates.is_some();
+            let (y, last) = fused_side_by_side(operator, projected, gated, state.as_ref())?;
+            let y = match &self.to_out {
+                Some(out) => out.forward(&y)?,
+                None => y,
+            };
+            return Ok((y, last.f_view([batch, self.heads, 1, 1])?));
+        }
+        // All in one go: each cut more would copy gradients together once more.
+        let qkv = if self.config.direct_kv { 2 } else { 3 };
+        let mut widths = vec![self.dim_inner; qkv];
+        widths.push(2 * self.heads);
+        widths.extend(self.to_gates.as_ref().map(|_| self.dim_inner));
+        let mut parts = projected.f_split_with_sizes(widths, -1)?;
+        let mut others = parts.split_off(qkv).into_iter();
+        if self.config.direct_kv {
+            parts.insert(1, parts[0].f_ones_like()?);
+        }
+        let z = others.next().ok_or_else(|| NnError::Function {
+            message: "the projections were cut into too few parts".into(),
+        })?;
+        let z = z.f_view([batch, seqlen, self.heads, 2])?;
+        let (y, state) = self.run_apart(&parts, &z, state, transition, input)?;
+        Ok((self.finish(y, others.next().as_ref())?, state))
+    }
+
+    /// The operator on operands that lie apart, elsewhere than in the kernels of the CPU.
+    fn run_apart(
+        &self,
+        qkv: &[Tensor],
+        z: &Tensor,
+        state: Option<&Tensor>,
+        transition: TransitionMode,
+        input: LayerInput<'_>,
+    ) -> Result<(Tensor, Tensor)> {
+        if self.is_fused() {
+            self.run_on_cuda(qkv, z, state, transition, input)
+        } else {
+            self.run_in_parts(qkv, z, state, transition, input)
+        }
     }
 
     /// q, k and v side by side, with keys of one beside what was projected directly.
@@ -279,10 +352,7 @@ impl GateLoop {
         transition: TransitionMode,
         input: LayerInput<'_>,
     ) -> Result<(Tensor, Tensor)> {
-        let (operation, mode) = (Operation::GateLoop, gate_mode(transition));
-        let segment_starts = input.segments.map(Segments::shared_starts);
-        let ranks = input.ranks.cloned();
-        let operator = Fused { operation, mode, reverse: false, segment_starts, ranks };
+        let operator = on_cuda(transition, input);
         let batch = z.size()[0];
         let state = state.map(|state| self.flat_state(state, batch)).transpose()?;
         let inputs = [&qkv[0], &qkv[1], &qkv[2], z];
@@ -317,6 +387,17 @@ impl GateLoop {
         }
         let inputs: Vec<Tensor> = inputs.into_iter().map(Tensor::shallow_clone).collect();
         operator(&inputs, transition, form, starts.as_ref(), input.ranks)
+    }
+}
+
+/// The operator of one kernel on a GPU.
+fn on_cuda(transition: TransitionMode, input: LayerInput<'_>) -> Fused {
+    Fused {
+        operation: Operation::GateLoop,
+        mode: gate_mode(transition),
+        reverse: false,
+        segment_starts: input.segments.map(Segments::shared_starts),
+        ranks: input.ranks.cloned(),
     }
 }
 
@@ -390,3 +471,6 @@ impl SequenceLayer for GateLoop {
         Ok(self.prefill(&x.f_unsqueeze(1)?, state)?.f_squeeze_dim(1)?)
     }
 }
+
+#[cfg(test)]
+mod tests;

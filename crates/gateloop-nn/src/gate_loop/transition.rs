@@ -1,6 +1,7 @@
 //! The state transition `a[t]`, in polar form.
 
 use super::polar::exp_polar;
+use crate::autograd::{self, Function, Saved, gradients_are_recorded};
 use crate::error::{NnError, Result};
 use crate::precision::widen;
 use crate::slices::product_of_logarithms;
@@ -129,13 +130,35 @@ fn log_sigmoid(x: &Tensor) -> Result<Tensor> {
     Ok(x.f_neg()?.f_softplus()?.f_neg()?)
 }
 
-/// The value of z with `fraction` of its gradient.
+/// z itself with `fraction` of its gradient.
 pub(crate) fn scale_gradient(z: &Tensor, fraction: f64) -> Result<Tensor> {
-    if fraction == 1.0 || !z.requires_grad() {
+    if fraction == 1.0 || !z.requires_grad() || !gradients_are_recorded() {
         return Ok(z.shallow_clone());
     }
-    let kept = z.f_mul_scalar(fraction)?;
-    Ok(kept.f_add(&z.f_detach()?.f_mul_scalar(1.0 - fraction)?)?)
+    Ok(autograd::apply(ScaleGradient { fraction }, &[z])?.remove(0))
+}
+
+struct ScaleGradient {
+    fraction: f64,
+}
+
+impl Function for ScaleGradient {
+    const OUTPUTS: usize = 1;
+
+    /// The input, which libtorch takes for a view of it: nothing is copied.
+    fn forward(&self, inputs: &[Tensor], _saved: &mut Saved) -> Result<Vec<Tensor>> {
+        Ok(vec![inputs[0].shallow_clone()])
+    }
+
+    fn backward(
+        &self,
+        _saved: &[Tensor],
+        grad_outputs: &[Option<Tensor>],
+        _needs_grad: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let scaled = grad_outputs[0].as_ref().map(|dz| dz.f_mul_scalar(self.fraction));
+        Ok(vec![scaled.transpose()?])
+    }
 }
 
 /// Checks the `fraction` of a gradient.
@@ -153,5 +176,38 @@ pub(super) fn complex_kind(kind: Kind) -> Result<Kind> {
         Kind::Float => Ok(Kind::ComplexFloat),
         Kind::Double => Ok(Kind::ComplexDouble),
         actual => Err(NnError::Kind { operand: "q", expected: "Float or Double", actual }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn a_scaled_gradient_leaves_the_value_where_it_is() -> Result<()> {
+        let options = (Kind::Float, Device::Cpu);
+        let x = Tensor::arange(6, options).set_requires_grad(true);
+        // A product, and a leaf; of each once the whole and once a part.
+        for z in [&x * 2.0, x.shallow_clone(), (&x * 2.0).narrow(0, 1, 4)] {
+            for fraction in [0.0, 0.25, 1.0] {
+                let scaled = scale_gradient(&z, fraction)?;
+                assert_eq!(scaled.data_ptr(), z.data_ptr());
+                assert_eq!(scaled, z);
+                let gradient = |y: &Tensor| {
+                    // The value is used beside it, and reshaped as the layers do.
+                    let loss = y.view([-1, 2]).square().sum(Kind::Float) + z.sum(Kind::Float);
+                    Ok::<_, tch::TchError>(
+                        Tensor::f_run_backward(&[loss], &[&x], true, false)?.remove(0),
+                    )
+                };
+                let beside = Tensor::f_run_backward(&[z.sum(Kind::Float)], &[&x], true, false)?;
+                let expected = (gradient(&z)? - &beside[0]) * fraction + &beside[0];
+                assert_eq!(gradient(&scaled)?, expected);
+            }
+        }
+        let unrecorded = tch::no_grad(|| scale_gradient(&x, 0.5))?;
+        assert_eq!(unrecorded.data_ptr(), x.data_ptr());
+        Ok(())
     }
 }

@@ -1,7 +1,9 @@
 //! The affine map, with PyTorch's parameter names and initial values.
 
+mod side_by_side;
 mod weight;
 
+pub(crate) use side_by_side::{Side, side_by_side};
 pub use weight::WeightKind;
 
 use crate::autograd::gradients_are_recorded;
@@ -39,7 +41,7 @@ pub trait HasLinears {
 
 /// Up to so many rows of x are multiplied by kernels that take the weights as they lie; for more, a matrix
 /// product that packs its operands for reuse, as libtorch's does, is the right tool.
-const FEW_ROWS: usize = 64;
+pub(crate) const FEW_ROWS: usize = 64;
 
 impl Linear {
     /// Registers the parameters under `path`.

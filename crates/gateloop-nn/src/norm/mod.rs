@@ -1,5 +1,6 @@
 //! Normalisation over the features of a token.
 
+mod fused;
 mod linears;
 mod rms;
 
@@ -16,7 +17,6 @@ use tch::{Device, Kind, Tensor};
 #[derive(Debug)]
 pub struct RmsNorm {
     gamma: Tensor,
-    scale: f64,
     kind: RmsNormKind,
 }
 
@@ -45,7 +45,7 @@ impl RmsNorm {
     /// Registers `gamma` under `path`.
     pub fn of_kind(path: &Path<'_>, dim: i64, kind: RmsNormKind) -> Result<Self> {
         let gamma = path.f_var("gamma", &[dim], Init::Const(1.0))?;
-        Ok(Self { gamma, scale: (dim as f64).sqrt(), kind })
+        Ok(Self { gamma, kind })
     }
 
     /// # Shapes
@@ -56,18 +56,7 @@ impl RmsNorm {
             let function = RmsNormFunction { kind: self.kind };
             return Ok(autograd::apply(function, &[x, &self.gamma])?.remove(0));
         }
-        let (gamma, scale) = (&self.gamma, self.scale);
-        Ok(match self.kind {
-            RmsNormKind::Clamped => {
-                let length = x.f_norm_scalaropt_dim(2.0, [-1i64], true)?.f_clamp_min(MIN_LENGTH)?;
-                x.f_div(&length)?.f_mul_scalar(scale)?.f_mul(gamma)?
-            }
-            RmsNormKind::Epsilon => {
-                let squares = x.f_square()?.f_sum_dim_intlist(-1i64, true, None::<Kind>)?;
-                let inverse = squares.f_add_scalar(EPSILON)?.f_rsqrt()?;
-                x.f_mul(&inverse)?.f_mul(gamma)?.f_mul_scalar(scale)?
-            }
-        })
+        fused::rms_norm(x, &self.gamma, self.kind)
     }
 
     /// Affine maps of the normed x.

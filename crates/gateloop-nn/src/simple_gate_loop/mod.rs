@@ -2,7 +2,7 @@
 
 mod heinsen;
 
-use crate::cuda::{Fused, fused as fused_on_cuda};
+use crate::cuda::{Fused, fused as fused_on_cuda, fused_side_by_side};
 use crate::error::{NnError, Result};
 use crate::fused;
 use crate::layer::{LayerInput, ONLY_FORWARD, SequenceLayer, sequence_dims, token_dims};
@@ -136,13 +136,14 @@ impl SimpleGateLoop {
             let (y, h_last) = self.run_fused(&packed, state, input)?;
             return self.finish(y, h_last);
         }
+        if matches!((self.config.engine, packed.device()), (Engine::Scan(_), Device::Cuda(_))) {
+            let (y, h_last) = self.run_on_cuda(&packed, state, input)?;
+            return self.finish(y, h_last);
+        }
         let projected = packed.f_chunk(3, -1)?;
         let (q, kv, z) = (&projected[0], &projected[1], &projected[2]);
         let (y, h_last) = match self.config.engine {
-            Engine::Scan(algorithm) => match q.device() {
-                Device::Cuda(_) => self.run_on_cuda(&[q, kv, z], state, input)?,
-                _ => self.run_scan(algorithm, [q, kv, z], state, input)?,
-            },
+            Engine::Scan(algorithm) => self.run_scan(algorithm, [q, kv, z], state, input)?,
             Engine::HeinsenAsReference if input.segments.is_some() => {
                 let problem = "the reference's log-space scan knows no sequences that begin inside";
                 return Err(NnError::Config { key: "use_heinsen", problem: problem.into() });
@@ -180,14 +181,19 @@ impl SimpleGateLoop {
 
     fn run_on_cuda(
         &self,
-        inputs: &[&Tensor],
+        packed: &Tensor,
         state: Option<&Tensor>,
         input: LayerInput<'_>,
     ) -> Result<(Tensor, Tensor)> {
         let (operation, mode) = (Operation::SimpleGateLoop, GateMode::default());
         let segment_starts = input.segments.map(Segments::shared_starts);
         let (reverse, ranks) = (self.config.reverse, input.ranks.cloned());
-        fused_on_cuda(Fused { operation, mode, reverse, segment_starts, ranks }, inputs, state)
+        let operator = Fused { operation, mode, reverse, segment_starts, ranks };
+        if input.ranks.is_none() {
+            return fused_side_by_side(operator, packed, false, state);
+        }
+        let projected = packed.f_chunk(3, -1)?;
+        fused_on_cuda(operator, &projected.iter().collect::<Vec<_>>(), state)
     }
 
     fn run_scan(
