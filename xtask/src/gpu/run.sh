@@ -27,7 +27,7 @@ step() {
 }
 
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null || echo "no nvidia-smi"
-for test in ./cuda*; do step "$(basename "$test")" 300 "$test" --nocapture; done
+step cuda 300 ./cuda --nocapture
 
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck initcheck racecheck; do
@@ -55,6 +55,8 @@ if [ -n "$torch" ]; then
       rate=$(grep -o '"tokens_per_s":[0-9]*' "$out/train_$precision/metrics.jsonl" | tail -n 1)
       note "  $precision $rate"
     done
+    step decode 60 ./gateloop generate --checkpoint "$out/train_f32" --prompt 'The ' --tokens 1000 --stats
+    note "  $(grep -o '[0-9]* tokens/s.*a step' "$out/decode.log" | tail -n 1)"
     printf '%s\n%s' "$summary" "" >"$out/.summary"
     exit $status
   ) || status=1

@@ -192,6 +192,9 @@ pub struct GenerateArgs {
     /// generate.weights].
     #[arg(long, value_name = "KIND")]
     pub weights: Option<WeightsVariant>,
+    /// Where to compute: cpu, cuda, cuda:N or auto. One text at a time keeps no GPU busy; many do.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
     /// Say at the end, on standard error, how fast it was.
     #[arg(long)]
     pub stats: bool,
@@ -231,6 +234,9 @@ pub struct EvalArgs {
     /// How the weights are kept; may be repeated, for a figure each.
     #[arg(long, value_name = "KIND", default_value = "f32")]
     pub weights: Vec<WeightsVariant>,
+    /// Where to compute: cpu, cuda, cuda:N or auto.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
     /// Override a key of the checkpoint's configuration, as in data.source=FILE; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,

@@ -3,6 +3,7 @@
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::data::DataError;
+use crate::device::DeviceError;
 use crate::exchange::ExchangeError;
 use crate::generate::GenerateError;
 use crate::metrics::MetricsError;
@@ -67,6 +68,9 @@ pub enum CliError {
     /// Weights cannot be exchanged.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
+    /// A device cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The model failed.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -84,6 +88,7 @@ impl CliError {
         match self {
             Self::Usage(_)
             | Self::Config(_)
+            | Self::Device(_)
             | Self::Exchange(
                 ExchangeError::Ask { .. }
                 | ExchangeError::Config(_)

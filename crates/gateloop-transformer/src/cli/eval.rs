@@ -1,14 +1,14 @@
 //! `gateloop eval`
 
 use super::args::EvalArgs;
-use super::{CliError, open_checkpoint, print_line};
+use super::{CliError, open_checkpoint, print_line, quantize};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, LossOn};
 use crate::data::{Corpus, fixed_windows};
+use crate::device::device;
 use crate::evaluate::{Accuracy, Context, Options, evaluate, validate};
 use crate::metrics::plot;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tch::Device;
 
 pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
     // Before an evaluation that takes minutes.
@@ -29,8 +29,8 @@ pub(super) fn run(args: &EvalArgs) -> Result<(), CliError> {
     let count = args.windows.map_or(config.train.validate_windows, |n| n as usize);
     let windows = fixed_windows(&corpus, args.split, count, seq_len)?;
     for &weights in &args.weights {
-        let mut model = checkpoint.model(Device::Cpu)?;
-        model.quantize(weights.into())?;
+        let mut model = checkpoint.model(device(&args.device)?)?;
+        quantize(&mut model, weights.into())?;
         let validation = validate(&model, &windows, rows, config.train.loss_on)?;
         print_line(&format!(
             "{}/bpc {:.4}  ({}, {}{count} windows of {seq_len} tokens{}, each from an empty state; \
@@ -109,8 +109,8 @@ fn whole(
         }
     };
     for &weights in &args.weights {
-        let mut model = checkpoint.model(Device::Cpu)?;
-        model.quantize(weights.into())?;
+        let mut model = checkpoint.model(device(&args.device)?)?;
+        quantize(&mut model, weights.into())?;
         let bar = bar(tokens.len());
         let evaluation = evaluate(&model, tokens, &options, &mut |done, _| bar.set_position(done))?;
         bar.finish_and_clear();

@@ -1,14 +1,14 @@
 //! `gateloop generate`
 
 use super::args::GenerateArgs;
-use super::{CliError, open_checkpoint, print_bytes, print_line};
+use super::{CliError, open_checkpoint, print_bytes, print_line, quantize};
 use crate::config::{Config, GenerateConfig};
+use crate::device::device;
 use crate::generate::{BatchGenerator, Sampler, SavedState, StopStrings, TextStream};
 use crate::vocabulary::{TokenDecoder, Vocabulary};
 use std::fs;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::time::Instant;
-use tch::Device;
 
 pub(super) fn run(args: &GenerateArgs) -> Result<(), CliError> {
     let prompt = prompt(args)?;
@@ -16,11 +16,11 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CliError> {
     let config = checkpoint.config();
     let generate = settings(args, config)?;
     let vocabulary = checkpoint.vocabulary()?;
-    let mut model = checkpoint.model(Device::Cpu)?;
+    let mut model = checkpoint.model(device(&args.device)?)?;
     // Of the weights as they were trained: it takes time, and only a state needs it.
     let keeps_state = args.save_state.is_some() || args.load_state.is_some();
     let identity = keeps_state.then(|| model.identity()).transpose()?.unwrap_or_default();
-    model.quantize(generate.weights.into())?;
+    quantize(&mut model, generate.weights.into())?;
     let seed = generate.seed.unwrap_or_else(rand::random);
     let sampler = Sampler::configured(&generate, config.model.num_tokens, seed);
     // Each text has its own stream of draws; the first is the one of a single text.

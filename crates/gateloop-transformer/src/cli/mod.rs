@@ -20,11 +20,13 @@ pub use args::{Cli, Command};
 pub use error::CliError;
 
 use crate::checkpoint::{self, Checkpoint};
+use crate::model::Model;
 use clap::Parser;
-use gateloop_nn::pool;
+use gateloop_nn::{WeightKind, pool};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use tch::Device;
 use tracing_subscriber::EnvFilter;
 
 /// Runs the program with the process's arguments.
@@ -41,6 +43,16 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Rounds a model's weights.
+fn quantize(model: &mut Model, kind: WeightKind) -> Result<(), CliError> {
+    if kind != WeightKind::F32 && model.device() != Device::Cpu {
+        return Err(CliError::Usage(format!(
+            "weights of {kind} are for the CPU: leave out `--device`, or use `--weights f32`"
+        )));
+    }
+    Ok(model.quantize(kind)?)
 }
 
 /// Runs one command.

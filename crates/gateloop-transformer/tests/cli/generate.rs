@@ -140,6 +140,8 @@ fn prompts_that_cannot_be_are_refused() {
     check(&["--prompt", "a", "--tokens", "0"], &["tokens"]);
     check(&["--prompt", "a", "--temperature=-1"], &["generate.temperature"]);
     check(&["--prompt", "a", "--filter-thres", "1.5"], &["generate.filter_thres"]);
+    check(&["--prompt", "a", "--device", "gpu"], &["`gpu` is no device", "cuda:N"]);
+    check(&["--prompt", "a", "--device", "cuda:200"], &["`cuda:200` cannot be used"]);
     #[cfg(unix)]
     {
         use std::os::unix::ffi::OsStrExt;
