@@ -37,6 +37,7 @@ struct GateLoop : OneWay {
 
   DEVICE static const State* initial(const Params& p) { return p.h0; }
 
+  static constexpr bool ENDS_PLAIN = true;
   static constexpr int ARRAYS = 6;
   DEVICE static void locate(const Params& p, const Place& place, i64 start, const void* (&at)[ARRAYS],
                             int& first_checkpoint) {
@@ -130,6 +131,7 @@ struct GateLoop : OneWay {
       out.write(y);
       if (!PLAIN && p.h_last && first + r + 1 == tile.left) write_state(p.h_last, shape, tile.place, lane, h);
     }
+    if (PLAIN && p.h_last && first + G::ROWS == tile.left) write_state(p.h_last, shape, tile.place, lane, h);
   }
 };
 

@@ -62,6 +62,7 @@ struct GateLoopAdjoint {
   }
   DEVICE static int first_row(int warp) { return (G::WARPS - 1 - warp) * G::ROWS; }
 
+  static constexpr bool ENDS_PLAIN = true;
   static constexpr int ARRAYS = 9;
   DEVICE static void locate(const Params& p, const Place& place, i64 start, const void* (&at)[ARRAYS], int&) {
     at[0] = tile_at(p.q, place, start);

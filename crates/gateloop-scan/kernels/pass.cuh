@@ -52,7 +52,7 @@ DEVICE void locate(const typename Op::Params& params, const Shape& shape, u32 ti
     const Place in_memory = Op::in_memory(shape, place);
     const i64 left = shape.seqlen - G::start(in_memory);
     taken.left = left <= G::POSITIONS ? int(left) : G::POSITIONS + 1;
-    taken.is_plain = Op::is_plain(params, in_memory) && left > G::POSITIONS;
+    taken.is_plain = Op::is_plain(params, in_memory) && left >= G::POSITIONS + (Op::ENDS_PLAIN ? 0 : 1);
     Op::locate(params, in_memory, G::start(in_memory), taken.at, taken.first_checkpoint);
   }
   if (threadIdx.x % 32 == 0) to = taken;
@@ -239,8 +239,8 @@ DEVICE void taking_warp(const typename Op::Params& params, const Shape& shape, c
 // it likes to keep, `Op::emit` goes through the tile again from the state before each warp and writes the
 // outputs. `Op::entry` and `Op::enter` are for an operator whose other direction begins in the same tile.
 //
-// A tile is plain where nothing is cut and the sequence goes on behind it: code without branches, which is
-// what lets the hardware overlap one position with the next.
+// A tile is plain where nothing is cut and the sequence does not end in it (nor, unless `Op::ENDS_PLAIN`, with
+// it): code without branches, which is what lets the hardware overlap one position with the next.
 template <class Op>
 DEVICE void run_pass(const typename Op::Params& params, const Shape& shape, const Workspace& work) {
   using G = typename Op::Tile;

@@ -23,6 +23,7 @@ struct Scan : OneWay {
 
   DEVICE static const State* initial(const Params& p) { return p.h0; }
 
+  static constexpr bool ENDS_PLAIN = true;
   static constexpr int ARRAYS = 3;
   DEVICE static void locate(const Params& p, const Place& place, i64 start, const void* (&at)[ARRAYS], int&) {
     at[0] = tile_at(p.a, place, start);
@@ -79,6 +80,7 @@ struct Scan : OneWay {
       out.write(h);
       if (!PLAIN && p.h_last && first + r + 1 == tile.left) write_state(p.h_last, shape, tile.place, lane, h);
     }
+    if (PLAIN && p.h_last && first + G::ROWS == tile.left) write_state(p.h_last, shape, tile.place, lane, h);
   }
 };
 
@@ -97,6 +99,10 @@ SCAN(f16, f16, 13, 16, 2, 3, 1)
 
 // For so few columns that blocks wait for each other: fewer tiles in a column, and more columns.
 SCAN(f32_tall, float, 14, 20, 1, 3, 1)
+
+// For short sequences, such as the states at the ends of chunks.
+SCAN(f32_short, float, 4, 4, 2, 5, 2)
+SCAN(c64_short, Complex<float>, 4, 4, 1, 4, 3)
 
 // For devices that give a block less shared memory: two of these blocks take 164 KB, one 82.
 SCAN(f32_small, float, 5, 9, 2, 3, 2)

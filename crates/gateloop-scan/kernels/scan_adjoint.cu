@@ -36,6 +36,7 @@ struct ScanAdjoint : OneWay {
 
   DEVICE static const State* initial(const Params& p) { return p.dh_last; }
 
+  static constexpr bool ENDS_PLAIN = false; // the position before the first is the initial state's
   static constexpr int ARRAYS = 5;
   DEVICE static void locate(const Params& p, const Place& place, i64 start, const void* (&at)[ARRAYS], int&) {
     const i64 seqlen = p.shape.seqlen;
@@ -131,6 +132,10 @@ SCAN_ADJOINT(f16, f16, 11, 8, 4, 3, 1)
 
 // For so few columns that blocks wait for each other: fewer tiles in a column, and more columns.
 SCAN_ADJOINT(f32_tall, float, 14, 12, 1, 3, 1)
+
+// For short sequences, such as the states at the ends of chunks.
+SCAN_ADJOINT(f32_short, float, 4, 4, 2, 5, 2)
+SCAN_ADJOINT(c64_short, Complex<float>, 4, 4, 1, 4, 3)
 
 // For devices that give a block less shared memory: two of these blocks take 164 KB, one 82.
 SCAN_ADJOINT(f32_small, float, 5, 6, 2, 3, 2)

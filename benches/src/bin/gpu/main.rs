@@ -13,7 +13,7 @@ use std::env;
 use std::process::ExitCode;
 use work::Work;
 
-const SHAPES: [[usize; 3]; 7] = [
+const SHAPES: [[usize; 3]; 8] = [
     [8, 16_384, 1536],
     [8, 8192, 1024],
     [1, 65_536, 512],
@@ -21,6 +21,8 @@ const SHAPES: [[usize; 3]; 7] = [
     [16, 16_384, 128],
     [8, 256, 512],
     [1, 1, 512],
+    // The states at the ends of chunks, of 32 texts and 8 heads of 64.
+    [256, 16, 4096],
 ];
 
 fn main() -> ExitCode {

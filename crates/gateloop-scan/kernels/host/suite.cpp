@@ -50,7 +50,7 @@ static void grid(const char* kernel, F check) {
        [](const Case& c) { check_gate_loop<E, Kind>(c, name##_##type, name##_adjoint_##type); }); \
   grid(#name "_adjoint_" #type, [](const Case& c) { check_gate_loop_adjoint<E, Kind>(c, name##_adjoint_##type); })
 
-// The other tiles: small ones of all, high ones of some. Forward passes go with adjoints of their kind.
+// The other tiles: small ones of all, high and low ones of some. Forward passes go with adjoints of their kind.
 #define SMALL_SCANS(E, type)                                                                     \
   grid("scan_" #type "_small", [](const Case& c) { check_scan<E>(c, scan_##type##_small); });    \
   grid("scan_adjoint_" #type "_small",                                                           \
@@ -65,6 +65,11 @@ static void grid(const char* kernel, F check) {
 static void other_tiles() {
   grid("scan_f32_tall", [](const Case& c) { check_scan<float>(c, scan_f32_tall); });
   grid("scan_adjoint_f32_tall", [](const Case& c) { check_scan_adjoint<float>(c, scan_adjoint_f32_tall); });
+  grid("scan_f32_short", [](const Case& c) { check_scan<float>(c, scan_f32_short); });
+  grid("scan_adjoint_f32_short", [](const Case& c) { check_scan_adjoint<float>(c, scan_adjoint_f32_short); });
+  grid("scan_c64_short", [](const Case& c) { check_scan<Complex<float>>(c, scan_c64_short); });
+  grid("scan_adjoint_c64_short",
+       [](const Case& c) { check_scan_adjoint<Complex<float>>(c, scan_adjoint_c64_short); });
   SMALL_SCANS(float, f32);
   SMALL_SCANS(double, f64);
   SMALL_SCANS(Complex<float>, c64);

@@ -66,6 +66,8 @@ static GEOMETRIES: LazyLock<HashMap<String, Geometry>> = LazyLock::new(|| {
 pub(crate) const SMALL: &str = "_small";
 /// What the names of kernels end in whose tiles are narrower and higher, for few columns.
 pub(crate) const TALL: &str = "_tall";
+/// What the names of kernels end in whose tiles are low, for short sequences.
+pub(crate) const SHORT: &str = "_short";
 
 /// The geometry of a kernel, by name.
 pub(crate) fn geometry(kernel: &str) -> Option<Geometry> {
@@ -106,8 +108,8 @@ mod tests {
                 }
             }
         }
-        // 28, high tiles for two of them, small ones for all.
-        assert_eq!(GEOMETRIES.len(), 28 + 2 + 28);
+        // 28, high tiles for two of them, low ones for four, small ones for all.
+        assert_eq!(GEOMETRIES.len(), 28 + 2 + 4 + 28);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! device's limits.
 
 use super::error::CudaError;
-use super::geometry::{GROUP, Geometry, SMALL, TALL, geometry};
+use super::geometry::{GROUP, Geometry, SHORT, SMALL, TALL, geometry};
 use super::params::Shape;
 use super::{Dtype, Operation};
 use crate::ScanShape;
@@ -122,7 +122,8 @@ fn fitting(
     }
 }
 
-/// The same, or the one with tall tiles where columns are few.
+/// The same, or the one with tall tiles where columns are few, or with low ones where less than half of a
+/// tile's positions are there.
 fn choose(
     operation: Operation,
     dtype: Dtype,
@@ -130,10 +131,18 @@ fn choose(
     limits: &DeviceLimits,
 ) -> Result<(String, Geometry), CudaError> {
     let (kernel, tile) = fitting(operation, dtype, limits)?;
-    let tall = format!("{kernel}{TALL}");
-    Ok(match geometry(&tall) {
-        Some(tile_of_tall) if is_crowded(tile, shape, limits) => (tall, tile_of_tall),
-        _ => (kernel, tile),
+    let ending = if 2 * shape.seqlen <= tile.positions() {
+        SHORT
+    } else if is_crowded(tile, shape, limits) {
+        TALL
+    } else {
+        return Ok((kernel, tile));
+    };
+    let other = format!("{}{ending}", operation.kernel(dtype));
+    let fits = |tile: &Geometry| tile.shared_bytes(operation, dtype) <= limits.shared_per_block;
+    Ok(match geometry(&other).filter(fits) {
+        Some(tile) => (other, tile),
+        None => (kernel, tile),
     })
 }
 
@@ -281,12 +290,15 @@ mod tests {
                 assert!(small.shared_bytes <= DESKTOP.shared_per_block);
             }
         }
-        assert_eq!(plan(Operation::Scan, Dtype::F32, [1, 9, 9], &DESKTOP).kernel, "scan_f32_small");
-        assert_eq!(plan(Operation::Scan, Dtype::F32, [1, 9, 9], &H100).kernel, "scan_f32");
+        assert_eq!(
+            plan(Operation::Scan, Dtype::F32, [1, 99, 9], &DESKTOP).kernel,
+            "scan_f32_small"
+        );
+        assert_eq!(plan(Operation::Scan, Dtype::F32, [1, 99, 9], &H100).kernel, "scan_f32");
     }
 
     #[test]
-    fn few_columns_get_tall_tiles() {
+    fn few_columns_get_tall_tiles_and_short_sequences_low_ones() {
         let kernel = |dims, limits| plan(Operation::Scan, Dtype::F32, dims, limits).kernel;
         assert_eq!(kernel([1, 65_536, 512], &H100), "scan_f32_tall");
         assert_eq!(kernel([16, 16_384, 128], &H100), "scan_f32");
@@ -294,7 +306,9 @@ mod tests {
         // So short that no block waits for another's turn.
         assert_eq!(kernel([1, 256, 512], &H100), "scan_f32");
         assert_eq!(kernel([1, 65_536, 512], &DESKTOP), "scan_f32_small");
-        // What has no tall tiles keeps its own.
+        assert_eq!(kernel([256, 16, 4096], &H100), "scan_f32_short");
+        assert_eq!(kernel([256, 16, 4096], &DESKTOP), "scan_f32_short");
+        // What has no other tiles keeps its own.
         let other = plan(Operation::GateLoop, Dtype::F32, [1, 65_536, 512], &H100);
         assert_eq!(other.kernel, "gate_loop_f32");
     }
