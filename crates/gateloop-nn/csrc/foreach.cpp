@@ -5,6 +5,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,10 @@ std::vector<Tensor> list(const Tensor* const* tensors, size_t n) {
     held.push_back(*tensors[i]);
   }
   return held;
+}
+
+std::optional<Tensor> optional(const Tensor* tensor) {
+  return tensor == nullptr ? std::nullopt : std::optional<Tensor>(*tensor);
 }
 
 // Runs `body` without recording gradients.
@@ -41,18 +46,25 @@ struct GateloopAdamW {
   double lr, beta1, beta2, eps, weight_decay;
 };
 
-// One AdamW update of every parameter, in place; `steps` are scalar tensors, one a parameter.
+// One AdamW update of every parameter, in place; `steps` are scalar tensors, one a parameter. Gradients are
+// divided by `grad_scale`, and nothing is updated where `found_inf` is 1, unless they are null.
 int gateloop_fused_adamw(const Tensor* const* params, const Tensor* const* grads,
                          const Tensor* const* exp_avgs, const Tensor* const* exp_avg_sqs,
                          const Tensor* const* steps, size_t n, const GateloopAdamW* options,
-                         std::string* error) {
+                         const Tensor* grad_scale, const Tensor* found_inf, std::string* error) {
   return without_grad(error, [&] {
     auto p = list(params, n), m = list(exp_avgs, n), v = list(exp_avg_sqs, n);
     auto step = list(steps, n);
-    at::_foreach_add_(step, 1);
+    if (found_inf == nullptr) {
+      at::_foreach_add_(step, 1);
+    } else {
+      // libtorch's update reads the counts and never writes them, also where it does nothing.
+      at::_foreach_add_(step, at::rsub(*found_inf, 1));
+    }
     at::_fused_adamw_(p, list(grads, n), m, v, /*max_exp_avg_sqs=*/{}, step, options->lr,
                       options->beta1, options->beta2, options->weight_decay, options->eps,
-                      /*amsgrad=*/false, /*maximize=*/false);
+                      /*amsgrad=*/false, /*maximize=*/false, optional(grad_scale),
+                      optional(found_inf));
   });
 }
 

@@ -4,7 +4,7 @@ use crate::error::{NnError, Result};
 use crate::ffi_error::{ErrorSlot, ErrorText};
 use std::ffi::c_int;
 use std::ptr;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
 /// The constants of an AdamW update (Decoupled Weight Decay Regularization, arXiv 1711.05101); with
@@ -35,6 +35,8 @@ unsafe extern "C" {
         steps: Tensors,
         n: usize,
         options: *const AdamW,
+        grad_scale: *const C_tensor,
+        found_inf: *const C_tensor,
         error: *mut ErrorText,
     ) -> c_int;
     fn gateloop_total_norm(
@@ -80,19 +82,47 @@ pub struct AdamWState<'a> {
     pub steps: &'a [Tensor],
 }
 
+/// What an update is told by tensors on the device of the parameters, so that nobody waits for their values.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamWGuard<'a> {
+    /// A Float scalar by which gradients are divided; contiguous ones are left divided.
+    pub grad_scale: Option<&'a Tensor>,
+    /// A Float scalar: 1 if nothing may be updated or counted, else 0.
+    pub found_inf: &'a Tensor,
+}
+
 /// One update of all parameters, with bias-corrected moments.
 pub fn adamw_(state: &AdamWState<'_>, options: &AdamW) -> Result<()> {
+    update(state, options, None)
+}
+
+/// The same, of scaled gradients, and only if it may be: which of the two, the device decides.
+pub fn adamw_guarded_(
+    state: &AdamWState<'_>,
+    options: &AdamW,
+    guard: &AdamWGuard<'_>,
+) -> Result<()> {
+    update(state, options, Some(guard))
+}
+
+fn update(state: &AdamWState<'_>, options: &AdamW, guard: Option<&AdamWGuard<'_>>) -> Result<()> {
     check(state)?;
     let AdamWState { params, grads, exp_avgs, exp_avg_sqs, steps } = state;
-    if params.is_empty() {
-        return Ok(());
+    let Some(first) = params.first() else { return Ok(()) };
+    let grad_scale = guard.and_then(|guard| guard.grad_scale);
+    let found_inf = guard.map(|guard| guard.found_inf);
+    for (operand, flag) in [("grad_scale", grad_scale), ("found_inf", found_inf)] {
+        flag.map_or(Ok(()), |flag| float_scalar(operand, flag, first.device()))?;
     }
+    let [grad_scale, found_inf] =
+        [grad_scale, found_inf].map(|flag| flag.map_or(ptr::null(), Tensor::as_ptr));
     let error = ErrorSlot::new();
     // libtorch's CPU kernel walks all four arrays in memory order, whatever their strides.
     let grads = grads.iter().map(Tensor::f_contiguous).collect::<Result<Vec<_>, _>>()?;
     let [p, g, m, v, s] = [params, &grads[..], exp_avgs, exp_avg_sqs, steps].map(pointers);
     // SAFETY: five arrays of `params.len()` live tensors; libtorch trusts that shapes, kinds and
-    // layouts agree, which `check` made sure of.
+    // layouts agree, which `check` made sure of. The other two are null or live tensors that the device can read as
+    // one float each, as `float_scalar` made sure of.
     let status = unsafe {
         gateloop_fused_adamw(
             p.as_ptr(),
@@ -102,10 +132,26 @@ pub fn adamw_(state: &AdamWState<'_>, options: &AdamW) -> Result<()> {
             s.as_ptr(),
             p.len(),
             options,
+            grad_scale,
+            found_inf,
             error.as_ptr(),
         )
     };
     report(status, &error)
+}
+
+/// Refuses what a kernel on `device` could not read as one float.
+fn float_scalar(operand: &'static str, tensor: &Tensor, device: Device) -> Result<()> {
+    if !tensor.defined() || tensor.dim() != 0 {
+        return Err(shape_error(operand, tensor, "a scalar"));
+    }
+    if tensor.kind() != Kind::Float {
+        return Err(NnError::Kind { operand, expected: "Float", actual: tensor.kind() });
+    }
+    if tensor.device() != device {
+        return Err(NnError::Device { operand, actual: tensor.device() });
+    }
+    Ok(())
 }
 
 /// Refuses lists and tensors that do not belong together.
@@ -167,8 +213,16 @@ fn shape_error(operand: &'static str, tensor: &Tensor, expected: impl Into<Strin
 
 /// The Euclidean norm over all elements of all tensors; 0 for none.
 pub fn total_norm(tensors: &[Tensor]) -> Result<f64> {
+    match total_norm_tensor(tensors)? {
+        Some(norm) => Ok(norm.f_double_value(&[])?),
+        None => Ok(0.0),
+    }
+}
+
+/// The same as a scalar of their kind on their device, without waiting for it; `None` for none.
+pub fn total_norm_tensor(tensors: &[Tensor]) -> Result<Option<Tensor>> {
     if tensors.is_empty() {
-        return Ok(0.0);
+        return Ok(None);
     }
     let error = ErrorSlot::new();
     let pointers = pointers(tensors);
@@ -179,8 +233,7 @@ pub fn total_norm(tensors: &[Tensor]) -> Result<f64> {
     };
     report(status, &error)?;
     // SAFETY: see above.
-    let norm = unsafe { Tensor::from_ptr(norm) };
-    Ok(norm.f_double_value(&[])?)
+    Ok(Some(unsafe { Tensor::from_ptr(norm) }))
 }
 
 /// Gives back the gradients of all tensors, so that none has one.

@@ -2,9 +2,10 @@
 
 mod common;
 
-use common::{TestResult, assert_close, assert_operand, tensor, tolerance, values};
+use common::{TestResult, assert_bits, assert_close, assert_operand, tensor, tolerance, values};
 use gateloop_nn::foreach::{
-    AdamW, AdamWState, adamw_, clear_grads, lerp_, mul_, set_grads, total_norm,
+    AdamW, AdamWGuard, AdamWState, adamw_, adamw_guarded_, clear_grads, lerp_, mul_, set_grads,
+    total_norm, total_norm_tensor,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -44,6 +45,24 @@ impl Lists {
     fn step(&self) -> gateloop_nn::Result<()> {
         let Self { params, grads, exp_avgs, exp_avg_sqs, steps } = self;
         adamw_(&AdamWState { params, grads, exp_avgs, exp_avg_sqs, steps }, &OPTIONS)
+    }
+
+    fn guarded_step(&self, grad_scale: Option<f32>, found_inf: f32) -> gateloop_nn::Result<()> {
+        let (grad_scale, found_inf) = (grad_scale.map(Tensor::from), Tensor::from(found_inf));
+        self.step_under(&AdamWGuard { grad_scale: grad_scale.as_ref(), found_inf: &found_inf })
+    }
+
+    fn step_under(&self, guard: &AdamWGuard<'_>) -> gateloop_nn::Result<()> {
+        let Self { params, grads, exp_avgs, exp_avg_sqs, steps } = self;
+        let state = AdamWState { params, grads, exp_avgs, exp_avg_sqs, steps };
+        adamw_guarded_(&state, &OPTIONS, guard)
+    }
+
+    /// What an update changes.
+    fn updated(&self) -> Vec<Tensor> {
+        let Self { params, exp_avgs, exp_avg_sqs, steps, .. } = self;
+        let lists = [params, exp_avgs, exp_avg_sqs, steps];
+        lists.into_iter().flatten().map(Tensor::copy).collect()
     }
 }
 
@@ -171,6 +190,73 @@ fn adamw_refuses_what_it_could_not_update_in_place() {
 }
 
 #[test]
+fn guarded_adamw_divides_gradients_first() -> TestResult {
+    let (mut plain, mut guarded) = (Lists::new(Kind::Float), Lists::new(Kind::Float));
+    let scales = [3.0, 1.0, 0.7];
+    for (seed, scale) in (100..).step_by(10).zip(scales) {
+        plain.grads = tensors(seed, Kind::Float);
+        guarded.grads = tensors(seed, Kind::Float);
+        mul_(&plain.grads, 1.0 / f64::from(scale))?;
+        plain.step()?;
+        guarded.guarded_step(Some(scale), 0.0)?;
+    }
+    for (guarded, plain) in guarded.updated().iter().zip(&plain.updated()) {
+        // Numbers of size 1, each rounded once more in each of three updates: half of that is 2e-7.
+        let off = (guarded - plain).abs().max().double_value(&[]);
+        assert!(off < 1e-6, "{off:e}");
+    }
+    Ok(())
+}
+
+#[test]
+fn guarded_adamw_without_a_scale_is_adamw() -> TestResult {
+    let (plain, guarded) = (Lists::new(Kind::Float), Lists::new(Kind::Float));
+    for _ in 0..3 {
+        plain.step()?;
+        guarded.guarded_step(None, 0.0)?;
+    }
+    for (guarded, plain) in guarded.updated().iter().zip(&plain.updated()) {
+        assert_bits("updated", guarded, plain);
+    }
+    Ok(())
+}
+
+#[test]
+fn guarded_adamw_changes_and_counts_nothing_that_is_refused() -> TestResult {
+    let mut lists = Lists::new(Kind::Float);
+    lists.step()?;
+    lists.step()?;
+    let before = lists.updated();
+    lists.grads[1] = tensor(SHAPES[1], Kind::Float, 1) / 0.0;
+    for grad_scale in [None, Some(f32::INFINITY), Some(f32::NAN), Some(2.0)] {
+        lists.guarded_step(grad_scale, 1.0)?;
+        for (after, before) in lists.updated().iter().zip(&before) {
+            assert_bits("refused", after, before);
+        }
+    }
+    lists.grads = tensors(20, Kind::Float);
+    lists.guarded_step(None, 0.0)?;
+    assert!(lists.steps.iter().all(|steps| steps.double_value(&[]) == 3.0));
+    assert_ne!(values(&lists.params[0]), values(&before[0]));
+    Ok(())
+}
+
+#[test]
+fn guarded_adamw_refuses_what_is_not_a_float_scalar() {
+    let (lists, zero) = (Lists::new(Kind::Float), Tensor::from(0f32));
+    for wrong in [Tensor::from(0f64), Tensor::from_slice(&[0f32]), Tensor::new()] {
+        let before = lists.updated();
+        let guard = AdamWGuard { grad_scale: Some(&wrong), found_inf: &zero };
+        assert_operand(lists.step_under(&guard), "grad_scale");
+        assert_operand(
+            lists.step_under(&AdamWGuard { grad_scale: None, found_inf: &wrong }),
+            "found_inf",
+        );
+        assert_eq!(lists.updated(), before);
+    }
+}
+
+#[test]
 fn total_norm_is_that_of_all_elements() -> TestResult {
     let tensors = tensors(30, Kind::Double);
     let squares: f64 = tensors.iter().flat_map(values).map(|x| x * x).sum();
@@ -178,6 +264,7 @@ fn total_norm_is_that_of_all_elements() -> TestResult {
     let elements: usize = tensors.iter().map(Tensor::numel).sum();
     let tolerance = tolerance(Kind::Double, elements as i64);
     assert_close("norm", &norm, &Tensor::from(squares.sqrt()), tolerance);
+    assert_eq!(total_norm_tensor(&tensors)?, Some(norm));
     Ok(())
 }
 
@@ -193,9 +280,12 @@ fn mul_scales_in_place() -> TestResult {
 #[test]
 fn empty_lists_are_fine() -> TestResult {
     assert_eq!(total_norm(&[])?, 0.0);
+    assert!(total_norm_tensor(&[])?.is_none());
     mul_(&[], 2.0)?;
     let none = AdamWState { params: &[], grads: &[], exp_avgs: &[], exp_avg_sqs: &[], steps: &[] };
     adamw_(&none, &OPTIONS)?;
+    let found_inf = Tensor::from(0f32);
+    adamw_guarded_(&none, &OPTIONS, &AdamWGuard { grad_scale: None, found_inf: &found_inf })?;
     Ok(())
 }
 

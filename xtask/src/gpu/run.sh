@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs this bundle on a machine with an NVIDIA driver and a Python that has torch 2.11 (CUDA).
-#   sh run.sh [quick]      results go to $OUT, or ./out
+#   sh run.sh [quick]      results go to $OUT, or ./out; $PEERS_BUDGET seconds for the peers (540)
 # Written by `cargo xtask gpu bundle`.
 cd "$(dirname "$0")" || exit 1
 here=$(pwd)
@@ -61,7 +61,8 @@ if [ -n "$torch" ]; then
     exit $status
   ) || status=1
   summary=$(cat "$out/.summary")
-  step peers 560 "$python" peers/gpu_peers.py ${quick:+--quick} --budget 540 --out "$out/peers.jsonl"
+  budget=${PEERS_BUDGET:-540}
+  step peers $((budget + 20)) "$python" peers/gpu_peers.py ${quick:+--quick} --budget "$budget" --out "$out/peers.jsonl"
 fi
 
 echo "== summary (logs and records in $out)$summary"

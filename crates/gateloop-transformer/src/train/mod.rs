@@ -25,6 +25,7 @@ mod schedule;
 mod shard;
 mod trainer;
 mod validation;
+mod verdict;
 
 pub use error::TrainError;
 pub use feed::Windows;

@@ -2,12 +2,13 @@
 
 use super::TrainError;
 use super::shard::{Shard, place};
+use super::verdict::{CLIP_EPS, Measured, Verdict};
 use crate::config::TrainConfig;
 use crate::model::ModelError;
 use crate::weights::{self, Tensors, WeightsError};
 use gateloop_dist::Group;
 use gateloop_nn::NnError;
-use gateloop_nn::foreach::{self, AdamW, AdamWState};
+use gateloop_nn::foreach::{self, AdamW, AdamWGuard, AdamWState};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use tch::{Kind, TchError, Tensor};
@@ -139,14 +140,14 @@ impl Optimizer {
         let grads: Vec<Tensor> = self.gradients().map(|(_, grad)| grad).collect();
         let norm = foreach::total_norm(&grads)?;
         if self.clip_norm > 0.0 && norm > self.clip_norm {
-            foreach::mul_(&grads, self.clip_norm / (norm + 1e-6))?;
+            foreach::mul_(&grads, self.clip_norm / (norm + CLIP_EPS))?;
         }
         Ok(norm)
     }
 
     /// Updates every parameter that has a gradient, at a learning rate.
     pub fn step(&mut self, lr: f64) -> Result<(), TrainError> {
-        self.update(lr).map_err(ModelError::from)?;
+        self.update(lr, None).map_err(ModelError::from)?;
         let Some(shard) = &self.shard else { return Ok(()) };
         let own = self.slots.iter().map(|slot| slot.own(&slot.param));
         let own = own.collect::<Result<Vec<_>, NnError>>().map_err(ModelError::from)?;
@@ -155,8 +156,23 @@ impl Optimizer {
         Ok(shard.gather(&own, |before, elements| place(before, elements, &params))?)
     }
 
-    /// This rank's part of it.
-    fn update(&mut self, lr: f64) -> Result<(), NnError> {
+    /// [`clip_gradients`](Self::clip_gradients) and [`step`](Self::step) in one, for gradients of the sum of `losses`, by
+    /// an optimiser that has no shares. The device is waited for once, when there is nothing left to give it.
+    ///
+    /// If loss or norm is not finite, nothing is updated.
+    pub(super) fn clip_and_step(
+        &mut self,
+        losses: &[Tensor],
+        lr: f64,
+    ) -> Result<Measured, NnError> {
+        let grads: Vec<Tensor> = self.gradients().map(|(_, grad)| grad).collect();
+        let verdict = Verdict::new(losses, &grads, self.clip_norm)?;
+        self.update(lr, Some(&verdict.guard()))?;
+        verdict.read()
+    }
+
+    /// This rank's part of a step.
+    fn update(&mut self, lr: f64, guard: Option<&AdamWGuard<'_>>) -> Result<(), NnError> {
         for (decays, transition) in [(true, false), (false, false), (true, true), (false, true)] {
             let group: Vec<&Slot> = self
                 .slots
@@ -184,7 +200,11 @@ impl Optimizer {
                 exp_avg_sqs: &list(|slot| Ok(slot.exp_avg_sq.shallow_clone()))?,
                 steps: &list(|slot| Ok(slot.steps.shallow_clone()))?,
             };
-            foreach::adamw_(&state, &AdamW { lr, weight_decay, ..self.options })?;
+            let options = AdamW { lr, weight_decay, ..self.options };
+            match guard {
+                Some(guard) => foreach::adamw_guarded_(&state, &options, guard)?,
+                None => foreach::adamw_(&state, &options)?,
+            }
         }
         Ok(())
     }
@@ -245,3 +265,6 @@ impl Optimizer {
 fn trained(parameters: &BTreeMap<String, Tensor>) -> impl Iterator<Item = (&String, &Tensor)> {
     parameters.iter().filter(|(_, param)| param.requires_grad())
 }
+
+#[cfg(test)]
+mod tests;

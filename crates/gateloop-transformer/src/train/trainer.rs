@@ -2,9 +2,10 @@
 
 use super::buckets::{Buckets, Shared};
 use super::ema::Ema;
-use super::feed::{Feed, Windows};
+use super::feed::{Drawn, Feed, Windows};
 use super::norms::{Norms, by_part};
 use super::same::{check_same, make_same};
+use super::verdict::Measured;
 use super::{Optimizer, TrainError, schedule};
 use crate::config::{DistConfig, LossOn, TrainConfig};
 use crate::data::Batch;
@@ -16,6 +17,7 @@ use gateloop_nn::Autocast;
 use std::f64::consts::LN_2;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tch::{Device, Tensor};
 
 /// A model, its optimiser and its stream of data.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub struct Trainer {
     dist: DistConfig,
     /// Where the ranks' gradients meet; laid out by the first step.
     buckets: Option<Buckets>,
+    /// Whether the device clips and updates before the host knows the loss.
+    runs_ahead: bool,
 }
 
 /// What a step showed.
@@ -91,7 +95,9 @@ impl Trainer {
         let (batch, loss_on) = (config.batch_size, config.loss_on);
         let feed = Feed::new(windows.into(), batch, loss_on, carried, Arc::clone(&ranks));
         let (config, dist) = (config.clone(), dist.clone());
-        Ok(Self { model, optimizer, ema, feed, config, step: 0, ranks, dist, buckets: None })
+        let runs_ahead = is_plain_cuda(model.device(), ranks.count());
+        let (step, buckets) = (0, None);
+        Ok(Self { model, optimizer, ema, feed, config, step, ranks, dist, buckets, runs_ahead })
     }
 
     fn is_bf16(&self) -> bool {
@@ -155,35 +161,35 @@ impl Trainer {
         // is weighed and not its gradient, as that may come from another rank's loss.
         let is_alone = self.ranks.count() == 1;
         let whole = if is_alone { targets.max(1) as f64 } else { self.targets_if_all_count() };
-        let mut loss = 0.0;
-        for (micro, drawn) in drawn.iter().enumerate() {
-            let share = drawn.targets as f64 / whole;
-            let micro = {
-                let _autocast = self.is_bf16().then(Autocast::bf16);
-                self.feed.loss(&self.model, micro, drawn)?
-            };
-            let micro = micro.f_mul_scalar(share).map_err(ModelError::from)?;
-            micro.f_backward().map_err(ModelError::from)?;
-            loss += micro.f_double_value(&[]).map_err(ModelError::from)?;
-        }
+        let losses = self.backward(&drawn, whole)?;
+        // What the device does not wait for, it tells with the norm.
+        let loss = if self.runs_ahead { f64::NAN } else { read_sum(&losses)? };
         let exchanging = Instant::now();
         let mut shared = Shared { loss, weight: targets as f64 / whole, stops };
         if !is_alone {
             shared = self.average(shared)?;
         }
-        let (loss, exchange_s) = (shared.loss, exchanging.elapsed().as_secs_f64());
+        let exchange_s = exchanging.elapsed().as_secs_f64();
         if let Some(norms) = &mut norms {
             let begun = Instant::now();
             norms.grad = by_part(self.optimizer.gradients()).map_err(ModelError::from)?;
             measuring = begun.elapsed();
         }
-        let grad_norm = self.optimizer.clip_gradients().map_err(ModelError::from)?;
         let lr = schedule::lr(&self.config, self.step);
-        if !(loss.is_finite() && grad_norm.is_finite()) {
-            let step = self.step + 1;
-            return Err(TrainError::Diverged { step, lr, loss, grad_norm });
+        let measured = if self.runs_ahead {
+            self.optimizer.clip_and_step(&losses, lr).map_err(ModelError::from)?
+        } else {
+            let grad_norm = self.optimizer.clip_gradients().map_err(ModelError::from)?;
+            let measured = Measured { loss: shared.loss, grad_norm };
+            if measured.is_finite() {
+                self.optimizer.step(lr)?;
+            }
+            measured
+        };
+        let Measured { loss, grad_norm } = measured;
+        if !measured.is_finite() {
+            return Err(TrainError::Diverged { step: self.step + 1, lr, loss, grad_norm });
         }
-        self.optimizer.step(lr)?;
         self.step += 1;
         if self.dist.check_every > 0 {
             let last = self.step == self.config.steps;
@@ -199,6 +205,23 @@ impl Trainer {
             norms.param = by_part(self.optimizer.parameters()).map_err(ModelError::from)?;
         }
         Ok(StepReport { loss, grad_norm, model_s, exchange_s, stops: shared.stops })
+    }
+
+    /// Adds the gradients of all micro-batches, whose losses are weighed by their shares of `whole` predictions, and gives
+    /// these losses, of which the device is not asked.
+    fn backward(&mut self, drawn: &[Drawn], whole: f64) -> Result<Vec<Tensor>, ModelError> {
+        let (is_bf16, micro_batches) = (self.is_bf16(), drawn.iter().enumerate());
+        let losses = micro_batches.map(|(micro, drawn)| {
+            let share = drawn.targets as f64 / whole;
+            let loss = {
+                let _autocast = is_bf16.then(Autocast::bf16);
+                self.feed.loss(&self.model, micro, drawn)?
+            };
+            let loss = loss.f_mul_scalar(share)?;
+            loss.f_backward()?;
+            Ok(loss.f_detach()?)
+        });
+        losses.collect()
     }
 
     /// Groups of ranks that learn from other windows each.
@@ -232,7 +255,20 @@ impl Trainer {
     }
 }
 
+/// Whether all that a step takes is in the queue of one GPU: no other rank is asked in between.
+fn is_plain_cuda(device: Device, ranks: usize) -> bool {
+    device.is_cuda() && ranks == 1
+}
+
+/// The sum of scalars, which their device is waited for.
+fn read_sum(scalars: &[Tensor]) -> Result<f64, ModelError> {
+    scalars.iter().try_fold(0.0, |sum, scalar| Ok(sum + scalar.f_double_value(&[])?))
+}
+
 /// Mean cross entropy over windows in bits a token, taken `rows` windows at a time.
 pub fn bits_per_character(model: &Model, windows: &Batch, rows: usize) -> Result<f64, ModelError> {
     Ok(validate(model, windows, rows, LossOn::All)?.loss / LN_2)
 }
+
+#[cfg(test)]
+mod tests;
