@@ -27,10 +27,10 @@ BUCKET = 32 * 2**20
 BYTES = 4
 # What the summary of a slice reads, in f32, of a token and channel: z, k and v forward; z, q and dy backward.
 SUMMARY_BYTES = 16 + 16
-# The rate of the fused f32 operator on an H100: 67 % of a copy's 2,989 GB/s (docs/kernels.md).
-SUMMARY_RATE = 0.67 * 2989e9
-# Tokens a second of the small model on one H100 (docs/kernels.md: 1.0 to 1.1 million).
-MEASURED_RATE = 1.05e6
+# The rate of the fused f32 operator on an H100: 97 % of a copy's 3,015 GB/s (docs/kernels.md).
+SUMMARY_RATE = 0.97 * 3015e9
+# Tokens a second of the small model on one H100 (docs/kernels.md: 1.41 to 1.51 million).
+MEASURED_RATE = 1.45e6
 
 VOCABULARY = 256
 # name, dim, depth, tokens a rank and step

@@ -3,8 +3,9 @@
 // In one turn of the loop, for consecutive tiles of the block:
 //   tile k + STAGES - 2   its inputs are asked for
 //   tile k                its map is computed from the inputs, by the data warps
-//                         the state before it is found, by the last warps (look-back)
+//                         the state before it is found, by the warps behind them (look-back)
 //   tile k - 1            its outputs are computed, by the data warps
+//   tile k + STAGES       is taken and found, by the very last warp
 // so that neither memory nor the look-back is waited for as long as the others have work.
 //
 // Tiles are handed out by a counter, columns before chunks, so that whatever a tile waits for is held
