@@ -29,7 +29,7 @@ BYTES = 4
 SUMMARY_BYTES = 16 + 16
 # The rate of the fused f32 operator on an H100: 97 % of a copy's 3,015 GB/s (docs/kernels.md).
 SUMMARY_RATE = 0.97 * 3015e9
-# Tokens a second of the small model on one H100 (docs/kernels.md: 1.41 to 1.51 million).
+# Tokens a second of the small model on one H100 (docs/kernels.md: 1.39 to 1.52 million).
 MEASURED_RATE = 1.45e6
 
 VOCABULARY = 256

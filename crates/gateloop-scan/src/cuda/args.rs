@@ -157,7 +157,7 @@ pub struct ScanAdjointArgs {
 
 /// The operands of a fused operator, either of them.
 ///
-/// For [`Operation::SimpleGateLoop`] `k` is kv, `v` is not read, `z` and the states are real.
+/// For [`Operation::SimpleGateLoop`](super::Operation::SimpleGateLoop) `k` is kv, `v` is not read, `z` and the states are real.
 #[derive(Debug, Clone, Copy)]
 pub struct GateLoopArgs {
     /// Dimensions.
@@ -181,7 +181,7 @@ pub struct GateLoopArgs {
     /// Where states go for the adjoint, `[B, ceil(T / n), C]` with n from [`Cuda::checkpoint_len`](super::Cuda::checkpoint_len);
     /// 0 for nowhere.
     pub checkpoints: u64,
-    /// How the decay comes from `z`; not read for [`Operation::SimpleGateLoop`].
+    /// How the decay comes from `z`; not read for [`Operation::SimpleGateLoop`](super::Operation::SimpleGateLoop).
     pub mode: GateMode,
 }
 
