@@ -9,6 +9,7 @@ mod nvrtc;
 mod pair;
 mod ptxas;
 mod report;
+mod split;
 mod toolchain;
 
 use std::fs;
@@ -69,6 +70,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 /// The PTX of every source.
 fn generate(toolchain: &Toolchain, sources: &Sources) -> Result<Texts> {
     let nvrtc = Nvrtc::load(&toolchain.nvrtc())?;
+    let file =
+        |(kernel, ptx): (String, String)| (files::ptx_name(&kernel), files::with_title(&ptx));
     let units: Vec<(&String, &String)> = sources.units.iter().collect();
     let compiled = pair::map(&units, |(name, source)| {
         eprintln!("compiling {name}");
@@ -81,7 +84,7 @@ fn generate(toolchain: &Toolchain, sources: &Sources) -> Result<Texts> {
             eprintln!("{}", compiled.log);
         }
         match compiled.ptx {
-            Some(ptx) => drop(generated.insert(files::ptx_name(name), files::with_title(&ptx))),
+            Some(ptx) => generated.extend(split::by_kernel(&ptx).into_iter().map(file)),
             None => refused.push(name.as_str()),
         }
     }
@@ -108,8 +111,8 @@ fn measure(toolchain: &Toolchain, generated: &Texts) -> Result<Report> {
     }
     let usages = pair::map(&jobs, |(_, job)| job.run(folder.path()));
     let mut report = Report::default();
-    for ((arch, job), usages) in jobs.iter().zip(usages) {
-        report.add(&job.name, *arch, usages?);
+    for ((arch, _), usages) in jobs.iter().zip(usages) {
+        report.add(*arch, usages?);
     }
     Ok(report)
 }

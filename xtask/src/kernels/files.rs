@@ -37,11 +37,11 @@ impl Sources {
 /// How a generated file differs from the one that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Difference {
-    /// A source without its PTX.
+    /// A kernel without its PTX.
     Missing,
     /// A PTX of another source or another compiler.
     Stale,
-    /// A PTX without a source.
+    /// A PTX that no source has a kernel for.
     Orphaned,
 }
 
@@ -60,9 +60,9 @@ pub(crate) fn ptx_folder(folder: &Path) -> PathBuf {
     folder.join("ptx")
 }
 
-/// `scan.cu` becomes `scan.ptx`.
-pub(crate) fn ptx_name(unit: &str) -> String {
-    format!("{}.ptx", unit.strip_suffix(".cu").unwrap_or(unit))
+/// The file of a kernel.
+pub(crate) fn ptx_name(kernel: &str) -> String {
+    format!("{kernel}.ptx")
 }
 
 /// What NVRTC printed, under the line that says where it comes from.
@@ -184,6 +184,5 @@ mod tests {
         let sources = Sources::read(dir.path()).unwrap();
         assert_eq!(sources.units, of(&[("scan.cu", "scan.cu")]));
         assert_eq!(sources.headers, of(&[("scan.cuh", "scan.cuh")]));
-        assert_eq!(ptx_name("scan.cu"), "scan.ptx");
     }
 }
