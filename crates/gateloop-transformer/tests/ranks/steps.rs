@@ -86,11 +86,10 @@ fn difference(config: &Config, kind: Kind, ranks: &Arc<Ranks>) -> [f64; 3] {
     [((theirs - &own).norm() / own.norm()).double_value(&[]), loss, norm]
 }
 
-/// In f64, which is the proof, and in f32: there AdamW makes a whole step of a gradient near zero whatever its
-/// size, so that roundings grow from step to step.
+/// In f64 and in f32.
 fn agrees(test: &str, size: usize, overrides: &[&str]) {
     across_ranks(test, size, overrides, |config, ranks| {
-        for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-5)] {
+        for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-6)] {
             let [parameters, loss, norm] = difference(config, kind, ranks);
             let said = format!(
                 "on {size} ranks, {kind:?}: {STEPS} steps: parameters {parameters:.1e}, loss {loss:.1e}, norm {norm:.1e}"
@@ -98,7 +97,7 @@ fn agrees(test: &str, size: usize, overrides: &[&str]) {
             println!("{said}");
             assert!(parameters < tolerance, "{said}");
             // Losses and norms travel with the gradients, in their kind.
-            let tolerance = if kind == Kind::Double { 1e-11 } else { 1e-4 };
+            let tolerance = if kind == Kind::Double { 1e-11 } else { 1e-5 };
             assert!(loss < tolerance && norm < tolerance, "{said}");
         }
     });
@@ -136,7 +135,9 @@ fn three_ranks_that_accumulate_and_clip() {
 
 #[test]
 fn two_ranks_with_several_buckets() {
-    let overrides = &["model.dim=128", "dist.bucket_mb=1"];
+    // Sixty times the parameters of the others, many with a gradient near zero: with a smaller eps, AdamW makes a
+    // whole step of its sign, which is a matter of rounding.
+    let overrides = &["model.dim=128", "dist.bucket_mb=1", "train.eps=1e-5"];
     agrees("steps::two_ranks_with_several_buckets", 2, overrides);
 }
 
