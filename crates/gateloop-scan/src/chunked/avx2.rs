@@ -1,27 +1,44 @@
 //! Cache lines in the registers of AVX2.
 
 use core::arch::x86_64::{
-    __m256, __m256d, _mm256_add_pd, _mm256_add_ps, _mm256_addsub_pd, _mm256_addsub_ps,
-    _mm256_castsi256_ps, _mm256_loadu_pd, _mm256_loadu_ps, _mm256_movedup_pd, _mm256_movehdup_ps,
-    _mm256_moveldup_ps, _mm256_mul_pd, _mm256_mul_ps, _mm256_permute_pd, _mm256_permute_ps,
-    _mm256_set1_epi64x, _mm256_setr_pd, _mm256_storeu_pd, _mm256_storeu_ps, _mm256_stream_pd,
-    _mm256_stream_ps, _mm256_xor_pd, _mm256_xor_ps,
+    __m256, __m256d, __m512, __m512d, _mm256_add_pd, _mm256_add_ps, _mm256_addsub_pd,
+    _mm256_addsub_ps, _mm256_castsi256_ps, _mm256_loadu_pd, _mm256_loadu_ps, _mm256_movedup_pd,
+    _mm256_movehdup_ps, _mm256_moveldup_ps, _mm256_mul_pd, _mm256_mul_ps, _mm256_permute_pd,
+    _mm256_permute_ps, _mm256_set1_epi64x, _mm256_setr_pd, _mm256_storeu_pd, _mm256_storeu_ps,
+    _mm256_stream_pd, _mm256_stream_ps, _mm256_xor_pd, _mm256_xor_ps,
 };
 
 use crate::Complex;
 
-use super::dispatch::Isa;
+use super::dispatch::{Isa, Kernel, x86};
 use super::line::Line;
 
 /// Two registers a line.
 pub(super) struct Avx2;
 
-impl Isa for Avx2 {
-    type F32 = F32;
-    type F64 = F64;
-    type C32 = C32;
-    type C64 = C64;
+/// What is written by lines waits for memory, and two halves of a line are as fast as one.
+pub(super) struct Avx512;
+
+macro_rules! isa {
+    ($name:ident, $function:ident, $wide32:ident, $wide64:ident) => {
+        impl Isa for $name {
+            type F32 = F32;
+            type F64 = F64;
+            type C32 = C32;
+            type C64 = C64;
+            type Wide32 = $wide32;
+            type Wide64 = $wide64;
+
+            unsafe fn call<K: Kernel>(kernel: K) {
+                // SAFETY: the caller's promise.
+                unsafe { x86::$function(kernel) }
+            }
+        }
+    };
 }
+
+isa!(Avx2, avx2, __m256, __m256d);
+isa!(Avx512, avx512, __m512, __m512d);
 
 /// Implements [`Line`] for two registers, given how one is multiplied and conjugated.
 macro_rules! line {

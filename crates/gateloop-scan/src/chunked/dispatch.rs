@@ -4,12 +4,13 @@
 //! contracts `a * h + b` into a fused multiply-add, so every instruction set gives the same bits.
 
 use crate::Complex;
+use crate::gate_loop::vector::{PlainVector, Vector};
 
 use super::line::{Line, Plain};
 
 /// Work that wants the widest vectors of the machine. `run` must be `#[inline(always)]`, as must
 /// all that it calls in its inner loops, or it is compiled for the baseline.
-pub(crate) trait Kernel {
+pub trait Kernel {
     /// Does the work.
     fn run<I: Isa>(self);
 }
@@ -24,6 +25,17 @@ pub trait Isa: Sized {
     type C32: Line<Complex<f32>>;
     /// As before.
     type C64: Line<Complex<f64>>;
+    /// A register for products of matrices.
+    type Wide32: Vector<f32>;
+    /// As before.
+    type Wide64: Vector<f64>;
+
+    /// Does work in a function of its own, compiled for this instruction set: what is called from many places need not be
+    /// inlined into each.
+    ///
+    /// # Safety
+    /// The machine has the instruction set; a running [`Kernel`] knows.
+    unsafe fn call<K: Kernel>(kernel: K);
 }
 
 /// Bytes of a cache line.
@@ -46,11 +58,14 @@ enum Set {
 impl Level {
     /// The instruction sets of this machine, the best one first.
     pub(crate) fn available() -> impl Iterator<Item = Self> {
+        #[cfg(target_arch = "x86_64")]
+        let has_avx2 = std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma");
         let sets = [
             #[cfg(target_arch = "x86_64")]
-            (Set::Avx512, std::arch::is_x86_feature_detected!("avx512f")),
+            (Set::Avx512, has_avx2 && std::arch::is_x86_feature_detected!("avx512f")),
             #[cfg(target_arch = "x86_64")]
-            (Set::Avx2, std::arch::is_x86_feature_detected!("avx2")),
+            (Set::Avx2, has_avx2),
             (Set::Baseline, true),
         ];
         sets.into_iter().filter(|&(_, is_there)| is_there).map(|(set, _)| Self(set))
@@ -65,10 +80,10 @@ impl Level {
     pub(crate) fn dispatch<K: Kernel>(self, kernel: K) {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `available` found AVX-512F on this machine.
+            // SAFETY: `available` found AVX-512F, AVX2 and FMA on this machine.
             Set::Avx512 => unsafe { x86::avx512(kernel) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `available` found AVX2 on this machine.
+            // SAFETY: `available` found AVX2 and FMA on this machine.
             Set::Avx2 => unsafe { x86::avx2(kernel) },
             Set::Baseline => kernel.run::<Baseline>(),
         }
@@ -83,20 +98,25 @@ impl Isa for Baseline {
     type F64 = Plain<f64, 8>;
     type C32 = Plain<Complex<f32>, 8>;
     type C64 = Plain<Complex<f64>, 4>;
+    type Wide32 = PlainVector<f32, 4>;
+    type Wide64 = PlainVector<f64, 2>;
+
+    unsafe fn call<K: Kernel>(kernel: K) {
+        kernel.run::<Self>();
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::super::avx2::Avx2;
+pub(super) mod x86 {
+    use super::super::avx2::{Avx2, Avx512};
     use super::Kernel;
 
-    // What is written by lines waits for memory, and two halves of a line are as fast as one.
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx2,fma")]
     pub(crate) fn avx512<K: Kernel>(kernel: K) {
-        kernel.run::<Avx2>();
+        kernel.run::<Avx512>();
     }
 
-    #[target_feature(enable = "avx2")]
+    #[target_feature(enable = "avx2,fma")]
     pub(crate) fn avx2<K: Kernel>(kernel: K) {
         kernel.run::<Avx2>();
     }

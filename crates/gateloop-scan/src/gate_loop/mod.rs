@@ -33,6 +33,7 @@
 
 mod adjoint;
 mod forward;
+mod heads;
 mod kind;
 mod max_heads;
 mod operator;
@@ -43,6 +44,8 @@ mod simple;
 mod slice;
 mod summary;
 
+pub(crate) use heads::vector;
+pub use heads::{WideHeads, WideHeadsGrads, WideHeadsUpstream, WideStates};
 pub use kind::Kind;
 pub use max_heads::MaxHeads;
 pub use operator::{

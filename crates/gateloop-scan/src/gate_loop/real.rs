@@ -4,12 +4,14 @@ use core::ops::{Div, Mul};
 
 use crate::{Complex, ScanElement};
 
+use super::heads::vector::InVectors;
+
 /// `f32` or `f64`: the numbers of the fused operators' operands.
 ///
 /// The trait is sealed. Its functions use IEEE arithmetic without contraction, so that a result does
 /// not depend on the instruction set.
 pub trait Real:
-    ScanElement + PartialOrd + Div<Output = Self> + Arithmetic + Mul<Output = Self>
+    ScanElement + PartialOrd + Div<Output = Self> + Arithmetic + Mul<Output = Self> + InVectors
 {
 }
 
