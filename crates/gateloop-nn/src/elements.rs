@@ -1,7 +1,8 @@
 //! The elements of a CPU tensor as a Rust slice: the one place where tensor memory is borrowed.
 
 use crate::error::{NnError, Result};
-use gateloop_scan::ScanElement;
+use gateloop_scan::gate_loop::Rows;
+use gateloop_scan::{ScanElement, ScanShape};
 use num_complex::Complex;
 use std::marker::PhantomData;
 use std::slice;
@@ -76,6 +77,45 @@ impl Elements {
         // SAFETY: `of` checked the device, the kind and contiguity; the tensor is alive as long as
         // self, and nothing in this crate writes to an operand.
         unsafe { slice::from_raw_parts(self.0.data_ptr().cast::<E>().cast_const(), self.0.numel()) }
+    }
+}
+
+/// The rows of a [B, T, W] CPU tensor where they lie: a part of a projection is not copied.
+pub(crate) struct StridedRows(Tensor);
+
+impl StridedRows {
+    /// Makes the rows readable; copies only if the numbers of a row do not lie side by side.
+    pub(crate) fn of<E: TensorElement>(operand: &'static str, tensor: &Tensor) -> Result<Self> {
+        let strides = tensor.stride();
+        let is_plain = !tensor.is_neg() && !tensor.is_conj();
+        let in_rows = strides.last() == Some(&1) && strides.iter().all(|&stride| stride >= 0);
+        let fits = tensor.device() == Device::Cpu && tensor.kind() == E::KIND && is_plain;
+        if fits && in_rows && tensor.dim() == 3 && tensor.numel() > 0 {
+            return Ok(Self(tensor.shallow_clone()));
+        }
+        Ok(Self(Elements::of::<E>(operand, tensor)?.0))
+    }
+
+    /// The rows, of `shape`.
+    pub(crate) fn rows<E: TensorElement>(
+        &self,
+        operand: &'static str,
+        shape: ScanShape,
+    ) -> Result<Rows<'_, E>> {
+        let (dims, strides) = (self.0.size(), self.0.stride());
+        let given = [shape.batch, shape.seqlen, shape.channels].map(|x| x as i64);
+        if dims != given {
+            let expected = format!("{given:?}");
+            return Err(NnError::Shape { operand, expected, actual: dims });
+        }
+        // Up to the last number of the last row.
+        let reach: i64 = dims.iter().zip(&strides).map(|(dim, stride)| (dim - 1) * stride).sum();
+        // SAFETY: `of` checked the device, the kind and that strides lead forwards; the tensor has these numbers and
+        // is alive as long as self, and nothing in this crate writes to an operand.
+        let data = unsafe {
+            slice::from_raw_parts(self.0.data_ptr().cast::<E>().cast_const(), reach as usize + 1)
+        };
+        Ok(Rows::strided(operand, data, shape, [strides[0] as usize, strides[1] as usize])?)
     }
 }
 

@@ -382,8 +382,14 @@ fn a_slice_is_its_map() {
     let mut product = vec![C::default(); batch * heads];
     let mut last = vec![C::default(); operator.state_len()];
     operator.map_into(&mut product, &mut last).unwrap();
-    let expected = operands.run().last;
-    for (i, (last, expected)) in last.iter().zip(expected).enumerate() {
+    let expected = operands.run();
+    let mut entry = vec![C::default(); operator.state_len()];
+    let dy = Rows::contiguous("dy", &operands.dy, wide).unwrap();
+    operator.entry_gradient_into(dy, Some(&operands.dh_last), &mut entry).unwrap();
+    for (found, exact) in entry.iter().zip(&expected.dh0) {
+        assert!((found - exact).norm() < 1e-12);
+    }
+    for (i, (last, expected)) in last.iter().zip(expected.last).enumerate() {
         let mapped = product[i / (d * d)] * operands.h0[i] + last;
         assert!((mapped - expected).norm() < 1e-12);
     }

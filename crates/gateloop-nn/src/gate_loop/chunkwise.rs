@@ -1,5 +1,6 @@
 //! The chunkwise form, for heads of any width: matrix products within chunks of the sequence and a
-//! scan of the states at their ends.
+//! scan of the states at their ends. On the CPU one function does it all ([`heads`]); elsewhere they are libtorch's
+//! products, as follows.
 //!
 //! With g and p the sums of ln|a| and arg a from the start of a chunk up to and including a token,
 //!
@@ -15,12 +16,13 @@
 //! are tokens and heads, so this costs nothing beside the products. Every exponent is a sum of ln|a| over a
 //! range of tokens, never positive.
 
+use super::heads;
 use super::operator::{Before, Dims, Operands, state_or_zeros};
 use super::polar::exp_polar;
 use super::within::{Rotation, within_chunk};
 use crate::error::Result;
 use crate::scan::{ScanOptions, scan, scan_over_ranks};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Shorter chunks leave the matrix products too small to run at speed.
 const MIN_CHUNK: i64 = 64;
@@ -48,7 +50,22 @@ impl Chunks {
     }
 }
 
+/// `y` and the last state.
 pub(super) fn run(
+    operands: &Operands<'_>,
+    before: Before<'_>,
+    dims: &Dims,
+    chunk_len: i64,
+) -> Result<(Tensor, Tensor)> {
+    if operands.q.device() == Device::Cpu {
+        heads::run(operands, before, dims, chunk_len)
+    } else {
+        run_in_products(operands, before, dims, chunk_len)
+    }
+}
+
+/// The same in libtorch's operations.
+fn run_in_products(
     operands: &Operands<'_>,
     before: Before<'_>,
     dims: &Dims,
@@ -134,4 +151,46 @@ fn states(chunks: &Chunks, before: Before<'_>, dims: &Dims) -> Result<(Tensor, T
         .f_view([batch, heads, chunks.n, d, d])?;
     let entry = Tensor::f_cat(&[before.f_real()?, before.f_imag()?.f_neg()?], -2)?;
     Ok((entry, last.f_view(dims.state())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate_loop::StateTransition;
+
+    /// y, the last state's parts and the gradients of all operands.
+    fn everything(in_products: bool, kind: Kind) -> Result<Vec<Tensor>> {
+        tch::manual_seed(1);
+        let dims = Dims { batch: 2, seqlen: 150, heads: 3, head_dim: 5 };
+        let leaf = |shape: &[i64]| {
+            let x = Tensor::f_randn(shape, (Kind::Double, Device::Cpu))?;
+            x.f_to_kind(kind)?.f_set_requires_grad(true)
+        };
+        let [q, k, v] = [leaf(&[2, 150, 15])?, leaf(&[2, 150, 15])?, leaf(&[2, 150, 15])?];
+        let (size, phase) = (leaf(&[2, 150, 3])?, leaf(&[2, 150, 3])?);
+        let parts = leaf(&[2, 3, 5, 5, 2])?;
+        let transition = StateTransition::from_polar(&size.f_softplus()?.f_neg()?, &phase)?;
+        let operands = Operands { q: &q, k: &k, v: &v, transition: &transition };
+        let state = parts.f_view_as_complex()?;
+        let run = if in_products { run_in_products } else { run };
+        let (y, last) = run(&operands, Before::State(Some(&state)), &dims, 64)?;
+        let last = last.f_view_as_real()?;
+        let loss = (y.f_square()?.f_sum(kind)?).f_add(&last.f_square()?.f_sum(kind)?)?;
+        let leaves = [&q, &k, &v, &size, &phase, &parts];
+        let grads = Tensor::f_run_backward(&[loss], &leaves, false, false)?;
+        Ok([y, last].into_iter().chain(grads).collect())
+    }
+
+    #[test]
+    fn both_ways_are_one_function() -> Result<()> {
+        for (kind, bound) in [(Kind::Double, 1e-11), (Kind::Float, 1e-3)] {
+            let pairs = everything(true, kind)?.into_iter().zip(everything(false, kind)?);
+            for (i, (products, kernels)) in pairs.enumerate() {
+                let scale = products.f_abs()?.f_max()?.f_double_value(&[])?;
+                let error = (products - kernels).f_abs()?.f_max()?.f_double_value(&[])?;
+                assert!(error <= bound * scale, "{kind:?} {i}: {error} of {scale}");
+            }
+        }
+        Ok(())
+    }
 }

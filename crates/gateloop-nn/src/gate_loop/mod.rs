@@ -10,9 +10,9 @@
 //! [`Form`]s; [`GateLoop`] is the layer with its projections, gates and decoding state.
 
 mod chunkwise;
+mod heads;
 mod layer;
 mod operator;
-mod pairs;
 mod polar;
 mod recurrent;
 mod scan_form;

@@ -6,10 +6,9 @@
 //! are more of those than of the others, so they have to vanish exactly: both signs are taken of one
 //! matrix, and added up in double precision.
 
-use super::pairs::{self, PairGrads};
 use crate::autograd::{self, Function, Saved};
 use crate::error::Result;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// `y[i] = sum_{j<=i} e^{g[i]-g[j]} cos(p[i]-p[j]) (q[i].k[j]) v[j]`.
 ///
@@ -57,9 +56,6 @@ impl Rotation {
 
 /// e^{g[i]-g[j]} for j <= i and 0 above the diagonal, [.., C, C].
 fn decays(log_a: &Tensor, kind: Kind) -> Result<Tensor> {
-    if log_a.device() == Device::Cpu {
-        return Ok(pairs::exponents(log_a, kind)?.f_exp_()?);
-    }
     let c = log_a.size()[log_a.dim() - 1];
     let future = Tensor::f_ones([c, c], (Kind::Bool, log_a.device()))?.f_triu(1)?;
     let mut exponents = log_a.f_unsqueeze(-1)?.f_sub(&log_a.f_unsqueeze(-2)?)?.f_to_kind(kind)?;
@@ -99,24 +95,13 @@ impl Function for WithinChunk {
         let dv = scores.f_transpose(-2, -1)?.f_matmul(dy)?;
         let dscores = dy.f_matmul(&v.f_transpose(-2, -1)?)?;
         let sines = q2.f_matmul(&rotation.quarter_further(k)?.f_transpose(-2, -1)?)?;
-        let PairGrads { scores: dscores, log_a: dlog_a, phase: dphase } =
-            if q.device() == Device::Cpu {
-                pairs::gradients(&dscores, [scores, decays, &sines])?
-            } else {
-                gradients(&dscores, [scores, decays, &sines])?
-            };
+        let dlog_a = later_less_earlier(dscores.f_mul(scores)?)?;
+        let dscores = dscores.f_mul(decays)?;
+        let dphase = later_less_earlier(sines.f_mul(&dscores)?)?.f_neg()?;
         let dq = rotation.back(&dscores.f_matmul(&k2)?)?;
         let dk = rotation.back(&dscores.f_transpose(-2, -1)?.f_matmul(&q2)?)?;
         Ok([dq, dk, dv, dlog_a, dphase].map(Some).into())
     }
-}
-
-/// [`pairs::gradients`] in libtorch's operations, for other devices.
-fn gradients(dscores: &Tensor, [scores, decays, sines]: [&Tensor; 3]) -> Result<PairGrads> {
-    let log_a = later_less_earlier(dscores.f_mul(scores)?)?;
-    let scores = dscores.f_mul(decays)?;
-    let phase = later_less_earlier(sines.f_mul(&scores)?)?.f_neg()?;
-    Ok(PairGrads { scores, log_a, phase })
 }
 
 /// From what each pair of tokens contributes, [.., later, earlier], what each token does: [.., C].
@@ -125,27 +110,4 @@ fn later_less_earlier(mut pairs: Tensor) -> Result<Tensor> {
     let pairs = pairs.f_tril_(-1)?;
     let sum = |dim: i64| pairs.f_sum_dim_intlist(dim, false, Kind::Double);
     Ok(sum(-1)?.f_sub(&sum(-2)?)?)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)] // A test ends by panicking.
-    use super::*;
-
-    #[test]
-    fn both_ways_to_the_gradients_are_one() {
-        let options = (Kind::Float, Device::Cpu);
-        let [dscores, scores, sines] = [0; 3].map(|_| Tensor::randn([2, 3, 65, 65], options));
-        let log_a = -Tensor::rand([2, 3, 65], (Kind::Double, Device::Cpu)).cumsum(-1, None::<Kind>);
-        let decays = decays(&log_a, Kind::Float).unwrap();
-        // In the matrices of the operator nothing is above the diagonal.
-        let [dscores, scores, sines] = [dscores, scores.tril(0), sines];
-        let here = pairs::gradients(&dscores, [&scores, &decays, &sines]).unwrap();
-        let there = gradients(&dscores, [&scores, &decays, &sines]).unwrap();
-        assert_eq!(here.scores, there.scores);
-        for (here, there) in [(here.log_a, there.log_a), (here.phase, there.phase)] {
-            // Products of the one are rounded to f32 before they are summed.
-            assert!((here - there).abs().max().double_value(&[]) < 1e-4);
-        }
-    }
 }

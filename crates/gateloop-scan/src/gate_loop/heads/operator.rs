@@ -327,12 +327,7 @@ where
 
         let decays = &self.decays();
         let mut leaving = vec![R::ZERO; self.entries_len()];
-        let states = &Output::new(&mut leaving, false);
-        let way = Way::Back;
-        let additions = Additions { dims, decays, way, left: self.q, right: dy, states };
-        for_each_chunk(&additions, dims, self.level, self.threads);
-        let last = dh0.map(|dh0| Output::new(dh0, false));
-        Carry { dims, decays, way, states, first: dh_last, last }.run(self.level, self.threads);
+        self.state_gradients(decays, &mut leaving, dy, dh_last, dh0);
         let gradients = Gradients {
             dims,
             decays,
@@ -351,6 +346,43 @@ where
             dphase: &dphase.shared(false),
         };
         for_each_chunk(&gradients, dims, self.level, self.threads);
+        Ok(())
+    }
+
+    /// The gradients of the states that leave the chunks, and of that which enters the first.
+    fn state_gradients(
+        &self,
+        decays: &Decays,
+        leaving: &mut [R],
+        dy: Rows<'_, R>,
+        dh_last: Option<&[Complex<R>]>,
+        dh0: Option<&mut [Complex<R>]>,
+    ) {
+        let (dims, way) = (&self.dims, Way::Back);
+        let states = &Output::new(leaving, false);
+        let additions = Additions { dims, decays, way, left: self.q, right: dy, states };
+        for_each_chunk(&additions, dims, self.level, self.threads);
+        let last = dh0.map(|dh0| Output::new(dh0, false));
+        Carry { dims, decays, way, states, first: dh_last, last }.run(self.level, self.threads);
+    }
+
+    /// The gradient of the initial state alone, if there was one: it reads `q`, the decays and `dy`, and needs no states.
+    ///
+    /// # Shapes
+    /// `dy`: `[B, T, H d]`; `dh_last`, `dh0`: `[B, H, d, d]`.
+    pub fn entry_gradient_into(
+        &self,
+        dy: Rows<'_, R>,
+        dh_last: Option<&[Complex<R>]>,
+        dh0: &mut [Complex<R>],
+    ) -> Result<(), ScanError> {
+        dy.check("dy", self.shape()?, 1)?;
+        check_len("dh0", "[B, H, d, d]", dh0.len(), self.state_len())?;
+        if let Some(dh_last) = dh_last {
+            check_len("dh_last", "[B, H, d, d]", dh_last.len(), self.state_len())?;
+        }
+        let mut leaving = vec![R::ZERO; self.entries_len()];
+        self.state_gradients(&self.decays(), &mut leaving, dy, dh_last, Some(dh0));
         Ok(())
     }
 }
