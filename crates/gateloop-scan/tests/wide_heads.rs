@@ -87,6 +87,34 @@ fn narrow_all<R: Real>(x: &[f64]) -> Vec<R> {
     x.iter().map(|&x| R::narrow(x.into())).collect()
 }
 
+/// An output that was not zero before, between neighbours that nobody may touch.
+struct Guarded<R>(Vec<R>);
+
+impl<R: Real> Guarded<R> {
+    fn new(len: usize) -> Self {
+        Self(vec![R::narrow(POISON.into()); len + 2 * PADDING])
+    }
+
+    fn slice(&mut self) -> &mut [R] {
+        let len = self.0.len() - 2 * PADDING;
+        &mut self.0[PADDING..][..len]
+    }
+
+    fn rows(&mut self, operand: &'static str, shape: ScanShape) -> RowsMut<'_, R> {
+        RowsMut::contiguous(operand, self.slice(), shape).unwrap()
+    }
+
+    /// What was written, after a look at the neighbours.
+    fn inner(self) -> Vec<f64> {
+        let numbers: Vec<f64> = self.0.iter().map(|x| x.widen().re).collect();
+        let (head, rest) = numbers.split_at(PADDING);
+        let (inner, tail) = rest.split_at(rest.len() - PADDING);
+        let poison = narrowed::<R>(POISON);
+        assert!(head.iter().chain(tail).all(|&x| x == poison), "a neighbour was overwritten");
+        inner.to_vec()
+    }
+}
+
 fn run<R: Real>(operands: &Operands, how: &How<'_>) -> Results
 where
     Complex<R>: ScanElement,
@@ -124,62 +152,34 @@ where
         operator = operator.with_chunk_len(chunk_len).unwrap();
     }
 
-    let poison = R::narrow(POISON.into());
-    let guarded = |len: usize| vec![poison; len + 2 * PADDING];
-    let inner = |x: &[R]| -> Vec<f64> {
-        let (head, rest) = x.split_at(PADDING);
-        let (inner, tail) = rest.split_at(rest.len() - PADDING);
-        assert!(head.iter().chain(tail).all(|&x| x == poison), "a neighbour was overwritten");
-        inner.iter().map(|x| x.widen().re).collect()
-    };
-    let mut entries = guarded(operator.entries_len());
-    let entry_len = operator.entries_len();
+    let mut entries = Guarded::<R>::new(operator.entries_len());
+    let mut y = Guarded::<R>::new(wide.len());
     let mut last = vec![Complex::<R>::narrow(POISON.into()); operator.state_len()];
     let mut dh0 = last.clone();
-    let mut y = guarded(wide.len());
-    operator
-        .forward_into(
-            RowsMut::contiguous("y", &mut y[PADDING..][..wide.len()], wide).unwrap(),
-            WideStates {
-                h_last: Some(&mut last),
-                entries: Some(&mut entries[PADDING..][..entry_len]),
-            },
-        )
-        .unwrap();
-    inner(&entries);
+    let states = WideStates { h_last: Some(&mut last), entries: Some(entries.slice()) };
+    operator.forward_into(y.rows("y", wide), states).unwrap();
 
     let dy = narrow_all::<R>(&operands.dy);
+    let poison = R::narrow(POISON.into());
     let mut packed_grads = vec![poison; tokens * stride];
-    let (mut dlog_magnitude, mut dphase) = (guarded(of_heads.len()), guarded(of_heads.len()));
+    let [mut dlog_magnitude, mut dphase] = [0; 2].map(|_| Guarded::<R>::new(of_heads.len()));
     let grads = RowsMut::strided("packed", &mut packed_grads, packed_shape, strides).unwrap();
     let [dq, dk, dv] = grads.split("packed").unwrap();
-    operator
-        .adjoint_into(
-            WideHeadsUpstream {
-                entries: &entries[PADDING..][..entry_len],
-                dy: Rows::contiguous("dy", &dy, wide).unwrap(),
-                dh_last: how.has_states.then_some(&dh_last[..]),
-            },
-            WideHeadsGrads {
-                dq,
-                dk,
-                dv,
-                dlog_magnitude: RowsMut::contiguous(
-                    "dlog_magnitude",
-                    &mut dlog_magnitude[PADDING..][..of_heads.len()],
-                    of_heads,
-                )
-                .unwrap(),
-                dphase: RowsMut::contiguous(
-                    "dphase",
-                    &mut dphase[PADDING..][..of_heads.len()],
-                    of_heads,
-                )
-                .unwrap(),
-                dh0: Some(&mut dh0),
-            },
-        )
-        .unwrap();
+    let upstream = WideHeadsUpstream {
+        entries: entries.slice(),
+        dy: Rows::contiguous("dy", &dy, wide).unwrap(),
+        dh_last: how.has_states.then_some(&dh_last[..]),
+    };
+    let grads = WideHeadsGrads {
+        dq,
+        dk,
+        dv,
+        dlog_magnitude: dlog_magnitude.rows("dlog_magnitude", of_heads),
+        dphase: dphase.rows("dphase", of_heads),
+        dh0: Some(&mut dh0),
+    };
+    operator.adjoint_into(upstream, grads).unwrap();
+    entries.inner();
     let part = |part: usize| -> Vec<f64> {
         let rows = packed_grads.chunks_exact(stride);
         rows.flat_map(|row| row[part * width..][..width].iter().map(|x| x.widen().re)).collect()
@@ -187,13 +187,13 @@ where
     assert!(packed_grads.chunks_exact(stride).all(|row| row[3 * width..] == [poison; PADDING]));
     let widened = |x: &[Complex<R>]| x.iter().map(|x| x.widen()).collect::<Vec<_>>();
     Results {
-        y: inner(&y),
+        y: y.inner(),
         last: widened(&last),
         dq: part(0),
         dk: part(1),
         dv: part(2),
-        dlog_magnitude: inner(&dlog_magnitude),
-        dphase: inner(&dphase),
+        dlog_magnitude: dlog_magnitude.inner(),
+        dphase: dphase.inner(),
         dh0: widened(&dh0),
     }
 }

@@ -85,8 +85,8 @@ impl Operands {
                             a(t) * before[e] + kv
                         })
                         .collect();
-                    for e in 0..d * d {
-                        results.y[row(t) + e % d] += self.q[row(t) + e / d] * after[e].re;
+                    for (e, after) in after.iter().enumerate() {
+                        results.y[row(t) + e % d] += self.q[row(t) + e / d] * after.re;
                     }
                     states.push(after);
                 }

@@ -277,24 +277,32 @@ fn contribute<R: Real>(
     let (dscores, re, im) = (&dscores[..n], &re[..n], &im[..n]);
     let (earlier_log, earlier_phase) = (&mut earlier_log[..n], &mut earlier_phase[..n]);
     let (mut later_log, mut later_phase) = ([0.0; LANES], [0.0; LANES]);
-    let mut pair = |j: usize, lane: usize| {
-        let product = scores[j].widen().re * dscores[j].widen().re;
-        let (log, phase) = (product * re[j], -product * im[j]);
-        earlier_log[j] -= log;
-        earlier_phase[j] -= phase;
-        later_log[lane] += log;
-        later_phase[lane] += phase;
-    };
     let whole = n - n % LANES;
     for first in (0..whole).step_by(LANES) {
         for lane in 0..LANES {
-            pair(first + lane, lane);
+            let j = first + lane;
+            let (log, phase) = pair([scores[j], dscores[j]], [re[j], im[j]]);
+            earlier_log[j] -= log;
+            earlier_phase[j] -= phase;
+            later_log[lane] += log;
+            later_phase[lane] += phase;
         }
     }
     for j in whole..n {
-        pair(j, 0);
+        let (log, phase) = pair([scores[j], dscores[j]], [re[j], im[j]]);
+        earlier_log[j] -= log;
+        earlier_phase[j] -= phase;
+        later_log[0] += log;
+        later_phase[0] += phase;
     }
     (later_log.iter().sum(), later_phase.iter().sum())
+}
+
+/// What the decays between two tokens get of them: their logarithms, and their angles.
+#[inline(always)]
+fn pair<R: Real>([score, dscore]: [R; 2], [re, im]: [f64; 2]) -> (f64, f64) {
+    let product = score.widen().re * dscore.widen().re;
+    (product * re, -product * im)
 }
 
 /// `[S_re^T, S_im^T]`, [d, 2 d], of the planes of a state.

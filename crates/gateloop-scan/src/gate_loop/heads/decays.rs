@@ -11,7 +11,7 @@ use super::site::{Dims, Site};
 /// A complex number of the products.
 pub(super) type Wide = Complex<f64>;
 
-const ONE: Wide = Complex { re: 1.0, im: 0.0 };
+pub(super) const ONE: Wide = Complex { re: 1.0, im: 0.0 };
 
 /// `a = e^{log |a| + i arg a}` of every head and token, [B, H, T].
 pub(super) struct Decays(Vec<Wide>);

@@ -261,13 +261,23 @@ pub(super) fn transpose<R: Real>(
     to: &mut [R],
     stride: usize,
 ) {
-    /// A square of it lies in a few lines of either.
-    const SIDE: usize = 8;
+    /// A square of it is turned over in registers.
+    const SIDE: usize = 4;
     let (from, to) = (&from[..rows * cols], &mut to[..(cols - 1) * stride + rows]);
     for row in (0..rows).step_by(SIDE) {
         for col in (0..cols).step_by(SIDE) {
-            for c in col..(col + SIDE).min(cols) {
-                for r in row..(row + SIDE).min(rows) {
+            let (end_row, end_col) = ((row + SIDE).min(rows), (col + SIDE).min(cols));
+            if end_row - row == SIDE && end_col - col == SIDE {
+                // SAFETY: the square lies in both.
+                unsafe {
+                    let (from, to) =
+                        (&raw const from[row * cols + col], &raw mut to[col * stride + row]);
+                    R::transpose_square(from, cols, to, stride);
+                }
+                continue;
+            }
+            for c in col..end_col {
+                for r in row..end_row {
                     to[c * stride + r] = from[r * cols + c];
                 }
             }

@@ -1,12 +1,12 @@
 //! The states at the chunks' ends, and their gradients: what chunks add, and the recurrence over chunks.
 
 use crate::chunked::dispatch::{Isa, Kernel, Level};
-use crate::chunked::output::Output;
+use crate::chunked::output::{Output, prefetch};
 use crate::{Complex, ParallelFor};
 
 use super::super::real::{Arithmetic, Real};
 use super::super::rows::Rows;
-use super::decays::{Decays, Wide, from_start, to_end};
+use super::decays::{Decays, ONE};
 use super::product::{Matrix, Part, multiply};
 use super::site::{ChunkWork, Dims, Site};
 
@@ -47,22 +47,16 @@ impl<R: Real> ChunkWork for Additions<'_, R> {
         let [left, re, im] = scratch.0.each_mut();
         gather(self.left, self.dims, site, left);
         let a = self.decays.of(self.dims, site);
-        let mut weigh = |i: usize, weight: Wide| {
+        // Tokens in the order in which products are formed.
+        let backwards = self.way == Way::Forth;
+        let mut product = ONE;
+        for step in 0..len {
+            let i = if backwards { len - 1 - step } else { step };
+            let weight = if backwards { product } else { (product * a[i]).conj() };
+            product *= a[i];
             let right = self.right.row(site.batch, site.tokens.start + i, site.columns(self.dims));
             scale(right, weight.re, &mut re[i * d..][..d]);
             scale(right, weight.im, &mut im[i * d..][..d]);
-        };
-        match self.way {
-            Way::Forth => {
-                for (i, weight) in (0..len).rev().zip(to_end(a)) {
-                    weigh(i, weight);
-                }
-            }
-            Way::Back => {
-                for (i, weight) in from_start(a).enumerate() {
-                    weigh(i, weight.conj());
-                }
-            }
         }
         // SAFETY: each chunk's state is one piece's.
         let mut out = unsafe { self.states.row(site.state(self.dims), self.dims.state()) };
@@ -76,8 +70,14 @@ impl<R: Real> ChunkWork for Additions<'_, R> {
 /// Copies the rows of a chunk together.
 #[inline(always)]
 pub(super) fn gather<R: Real>(from: Rows<'_, R>, dims: &Dims, site: &Site, to: &mut [R]) {
+    let columns = site.columns(dims);
     for (row, t) in to.chunks_exact_mut(dims.head_dim).zip(site.tokens.clone()) {
-        row.copy_from_slice(from.row(site.batch, t, site.columns(dims)));
+        row.copy_from_slice(from.row(site.batch, t, columns.clone()));
+        // Rows of all heads lie too far apart for the hardware to foresee the next chunk's.
+        let next = t + dims.chunk_len;
+        if next < dims.seqlen {
+            prefetch(from.row(site.batch, next, columns.clone()));
+        }
     }
 }
 

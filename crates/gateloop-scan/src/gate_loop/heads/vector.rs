@@ -33,13 +33,47 @@ pub trait Vector<R>: Copy {
 }
 
 /// Which [`Vector`] a number has.
-pub trait InVectors: Sized {
+pub trait InVectors: Copy {
     /// It, by instruction set.
     type Vector<I: Isa>: Vector<Self>;
+
+    /// Writes the transpose of a square of four by four numbers; rows are so many numbers apart.
+    ///
+    /// # Safety
+    /// Both squares are valid for all their numbers, and do not overlap.
+    #[inline(always)]
+    unsafe fn transpose_square(from: *const Self, cols: usize, to: *mut Self, stride: usize) {
+        for r in 0..4 {
+            for c in 0..4 {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(c * stride + r) = *from.add(r * cols + c) };
+            }
+        }
+    }
 }
 
 impl InVectors for f32 {
     type Vector<I: Isa> = I::Wide32;
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn transpose_square(from: *const Self, cols: usize, to: *mut Self, stride: usize) {
+        use core::arch::x86_64::{
+            _mm_loadu_ps, _mm_movehl_ps, _mm_movelh_ps, _mm_storeu_ps, _mm_unpackhi_ps,
+            _mm_unpacklo_ps,
+        };
+        // SAFETY: SSE is part of x86-64; the rest is the caller's promise.
+        unsafe {
+            let row = |r: usize| _mm_loadu_ps(from.add(r * cols));
+            let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+            let (ab_low, ab_high) = (_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
+            let (cd_low, cd_high) = (_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
+            _mm_storeu_ps(to, _mm_movelh_ps(ab_low, cd_low));
+            _mm_storeu_ps(to.add(stride), _mm_movehl_ps(cd_low, ab_low));
+            _mm_storeu_ps(to.add(2 * stride), _mm_movelh_ps(ab_high, cd_high));
+            _mm_storeu_ps(to.add(3 * stride), _mm_movehl_ps(cd_high, ab_high));
+        }
+    }
 }
 
 impl InVectors for f64 {
