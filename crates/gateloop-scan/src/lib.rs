@@ -42,7 +42,7 @@
 //!
 //! # Finding one's way
 //! - [`Scan`]: the problem, and [`Scan::run`], [`Scan::adjoint`], [`Scan::last_state`].
-//! - [`gate_loop`]: the fused operators of GateLoop layers, gate and readout included.
+//! - [`gate_loop`]: the operators of GateLoop layers, fused where a head is one channel, chunkwise where it is wider.
 //! - [`step()`]: one token at a time, for decoding.
 //! - [`Scan::map_into`], [`Scan::entry_gradient_into`]: what a slice of a longer sequence does to the state that enters it.
 //! - [`Affine`]: the monoid behind the parallel algorithms.

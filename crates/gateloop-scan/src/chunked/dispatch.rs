@@ -1,7 +1,8 @@
 //! One generic body, compiled once for each instruction set, chosen at run time.
 //!
 //! The body is written in plain Rust over rows of channels and left to the vectoriser. Rust never
-//! contracts `a * h + b` into a fused multiply-add, so every instruction set gives the same bits.
+//! contracts `a * h + b` into a fused multiply-add, so every instruction set gives the same bits; but for products of
+//! matrices ([`Vector`]), which are told to.
 
 use crate::Complex;
 use crate::gate_loop::vector::{PlainVector, Vector};

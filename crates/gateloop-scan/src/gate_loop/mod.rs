@@ -1,5 +1,5 @@
-//! The operators of GateLoop layers with one channel a head, fused: the activation of the gate, the
-//! scan and the readout in one pass over what the projections wrote.
+//! The operators of GateLoop layers. With one channel a head they are fused: the activation of the gate, the
+//! scan and the readout in one pass over what the projections wrote. [`WideHeads`] has heads of any width.
 //!
 //! ```text
 //! GateLoop:        h[t] = a[t] h[t-1] + k[t] v[t],  a = sigmoid(|z|) e^{i arg z},  y = q Re(h)

@@ -4,6 +4,7 @@ use core::ops::{Div, Mul};
 
 use crate::{Complex, ScanElement};
 
+use super::heads::Heads;
 use super::heads::vector::InVectors;
 
 /// `f32` or `f64`: the numbers of the fused operators' operands.
@@ -11,7 +12,7 @@ use super::heads::vector::InVectors;
 /// The trait is sealed. Its functions use IEEE arithmetic without contraction, so that a result does
 /// not depend on the instruction set.
 pub trait Real:
-    ScanElement + PartialOrd + Div<Output = Self> + Arithmetic + Mul<Output = Self> + InVectors
+    ScanElement + PartialOrd + Div<Output = Self> + Arithmetic + Mul<Output = Self> + InVectors + Heads
 {
 }
 

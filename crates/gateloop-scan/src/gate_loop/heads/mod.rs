@@ -23,4 +23,5 @@ mod states;
 mod tests;
 pub(crate) mod vector;
 
+pub(super) use operator::Heads;
 pub use operator::{WideHeads, WideHeadsGrads, WideHeadsUpstream, WideStates};

@@ -14,6 +14,76 @@ use super::forward::Outputs;
 use super::site::{Dims, Site, for_each_chunk};
 use super::states::{Additions, Carry, Way};
 
+/// The passes over concrete numbers. They are compiled with this crate, once, and not again by every crate that has heads.
+pub trait Heads: Sized {
+    /// [`WideHeads::forward_into`]
+    fn forward(
+        operator: &WideHeads<'_, Self>,
+        y: RowsMut<'_, Self>,
+        states: WideStates<'_, Self>,
+    ) -> Result<(), ScanError>;
+    /// [`WideHeads::map_into`]
+    fn map(
+        operator: &WideHeads<'_, Self>,
+        product: &mut [Complex<Self>],
+        last: &mut [Complex<Self>],
+    ) -> Result<(), ScanError>;
+    /// [`WideHeads::adjoint_into`]
+    fn adjoint(
+        operator: &WideHeads<'_, Self>,
+        upstream: WideHeadsUpstream<'_, Self>,
+        grads: WideHeadsGrads<'_, Self>,
+    ) -> Result<(), ScanError>;
+    /// [`WideHeads::entry_gradient_into`]
+    fn entry_gradient(
+        operator: &WideHeads<'_, Self>,
+        dy: Rows<'_, Self>,
+        dh_last: Option<&[Complex<Self>]>,
+        dh0: &mut [Complex<Self>],
+    ) -> Result<(), ScanError>;
+}
+
+macro_rules! compiled_here {
+    ($($real:ident),*) => {$(
+        impl Heads for $real {
+            fn forward(
+                operator: &WideHeads<'_, Self>,
+                y: RowsMut<'_, Self>,
+                states: WideStates<'_, Self>,
+            ) -> Result<(), ScanError> {
+                operator.run(y, states)
+            }
+
+            fn map(
+                operator: &WideHeads<'_, Self>,
+                product: &mut [Complex<Self>],
+                last: &mut [Complex<Self>],
+            ) -> Result<(), ScanError> {
+                operator.run_map(product, last)
+            }
+
+            fn adjoint(
+                operator: &WideHeads<'_, Self>,
+                upstream: WideHeadsUpstream<'_, Self>,
+                grads: WideHeadsGrads<'_, Self>,
+            ) -> Result<(), ScanError> {
+                operator.run_back(upstream, grads)
+            }
+
+            fn entry_gradient(
+                operator: &WideHeads<'_, Self>,
+                dy: Rows<'_, Self>,
+                dh_last: Option<&[Complex<Self>]>,
+                dh0: &mut [Complex<Self>],
+            ) -> Result<(), ScanError> {
+                operator.run_entry(dy, dh_last, dh0)
+            }
+        }
+    )*};
+}
+
+compiled_here!(f32, f64);
+
 /// Shorter chunks leave products too small to run at speed.
 const MIN_CHUNK_LEN: usize = 64;
 
@@ -227,6 +297,10 @@ where
         y: RowsMut<'_, R>,
         states: WideStates<'_, R>,
     ) -> Result<(), ScanError> {
+        <R as Heads>::forward(self, y, states)
+    }
+
+    fn run(&self, y: RowsMut<'_, R>, states: WideStates<'_, R>) -> Result<(), ScanError> {
         y.check("y", self.shape()?, 1)?;
         if let Some(h_last) = &states.h_last {
             check_len("h_last", "[B, H, d, d]", h_last.len(), self.state_len())?;
@@ -284,6 +358,14 @@ where
         product: &mut [Complex<R>],
         last: &mut [Complex<R>],
     ) -> Result<(), ScanError> {
+        <R as Heads>::map(self, product, last)
+    }
+
+    fn run_map(
+        &self,
+        product: &mut [Complex<R>],
+        last: &mut [Complex<R>],
+    ) -> Result<(), ScanError> {
         let streams = self.dims.batch * self.dims.heads;
         check_len("product", "[B, H]", product.len(), streams)?;
         check_len("last", "[B, H, d, d]", last.len(), self.state_len())?;
@@ -302,6 +384,14 @@ where
     ///
     /// Where a decay is zero its logarithm has no gradient, and gets that of a decay that tends to zero: none.
     pub fn adjoint_into(
+        &self,
+        upstream: WideHeadsUpstream<'_, R>,
+        grads: WideHeadsGrads<'_, R>,
+    ) -> Result<(), ScanError> {
+        <R as Heads>::adjoint(self, upstream, grads)
+    }
+
+    fn run_back(
         &self,
         upstream: WideHeadsUpstream<'_, R>,
         grads: WideHeadsGrads<'_, R>,
@@ -371,6 +461,15 @@ where
     /// # Shapes
     /// `dy`: `[B, T, H d]`; `dh_last`, `dh0`: `[B, H, d, d]`.
     pub fn entry_gradient_into(
+        &self,
+        dy: Rows<'_, R>,
+        dh_last: Option<&[Complex<R>]>,
+        dh0: &mut [Complex<R>],
+    ) -> Result<(), ScanError> {
+        <R as Heads>::entry_gradient(self, dy, dh_last, dh0)
+    }
+
+    fn run_entry(
         &self,
         dy: Rows<'_, R>,
         dh_last: Option<&[Complex<R>]>,
