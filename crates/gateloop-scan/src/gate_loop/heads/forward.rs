@@ -27,7 +27,6 @@ pub(super) struct Outputs<'w, R> {
 pub(super) struct OutputScratch<R> {
     q: Vec<R>,
     k: Vec<R>,
-    /// v, and then y.
     v: Vec<R>,
     keys: Vec<R>, // [d, C]
     scores: Vec<R>,
