@@ -11,6 +11,7 @@ use clap::Args;
 
 use self::tally::Tally;
 use crate::child::Children;
+use crate::doctor;
 use crate::error::Result;
 use crate::setup::{self, Ready};
 use crate::workspace::Workspace;
@@ -32,6 +33,9 @@ pub(crate) struct Options {
 /// The task.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let ready = setup::ensure(workspace, setup::Options::default())?;
+    if let Some(warning) = doctor::warning_of_room(workspace) {
+        println!("{warning}");
+    }
     let mut run = Run {
         workspace,
         ready,

@@ -43,6 +43,13 @@ impl Workspace {
         cargo
     }
 
+    /// Where builds go.
+    pub(crate) fn target_dir(&self) -> PathBuf {
+        env::var_os("CARGO_TARGET_DIR")
+            .filter(|dir| !dir.is_empty())
+            .map_or_else(|| self.root.join("target"), |dir| self.root.join(dir))
+    }
+
     /// The folders that may hold data sets, in the order in which `gateloop` looks.
     pub(crate) fn data_dirs(&self) -> Vec<PathBuf> {
         let given = env::var_os("GATELOOP_DATA").filter(|dir| !dir.is_empty()).map(PathBuf::from);
