@@ -42,20 +42,18 @@ fn oracle(
     decays: &[Complex<f32>],
     [seqlen, heads, d]: [usize; 3],
 ) -> Result<Vec<f32>> {
-    let row = |x: &'static str, of: usize, t: usize| {
-        operands[of].get(t * heads * d..t * heads * d + d).ok_or(x)
-    };
+    let row = |x: usize, t: usize| &operands[x][t * heads * d..][..d];
     let shape = ScanShape::new(1, seqlen, d * d)?;
     let (mut a, mut b) = (Vec::with_capacity(shape.len()), Vec::with_capacity(shape.len()));
     for t in 0..seqlen {
-        let (k, v) = (row("k", 1, t)?, row("v", 2, t)?);
+        let (k, v) = (row(1, t), row(2, t));
         b.extend(k.iter().flat_map(|k| v.iter().map(move |v| Complex::from(k * v))));
         a.extend(std::iter::repeat_n(decays[t * heads], d * d));
     }
     let h = Scan::new(shape, &a, &b)?.run(Algorithm::Naive)?;
     let mut y = vec![0.0; seqlen * d];
     for (t, state) in h.chunks_exact(d * d).enumerate() {
-        for (&q, state) in row("q", 0, t)?.iter().zip(state.chunks_exact(d)) {
+        for (&q, state) in row(0, t).iter().zip(state.chunks_exact(d)) {
             for (y, h) in y[t * d..].iter_mut().zip(state) {
                 *y += q * h.re;
             }
@@ -95,13 +93,14 @@ fn measure(
         y.chunks_exact(heads * d).take(checked).flat_map(|row| &row[..d]).copied().collect();
     Tolerance::of::<f32>(checked * d).times(4.0).check_uniform(&found, &expected)?;
 
-    // Half of the pairs of a chunk: q.k and the sums over v, and twice that and half again on the way back; 2 d
-    // numbers of a state to add to and to read, and twice that on the way back.
-    let pairs = operator.chunk_len();
-    let operations = |pairs_half: usize, states: usize| {
-        Throughput::Elements((shape.len() * (pairs_half * pairs + 2 * states * d)) as u64)
+    // Of each number of the operands: `triangles` products with half of the chunk's tokens, and `states` with the parts
+    // of a state. Two operations are one multiplication and addition.
+    let operations = |triangles: usize, states: usize| {
+        let products = triangles * operator.chunk_len() / 2 + states * 2 * d;
+        Throughput::Elements(2 * (shape.len() * products) as u64)
     };
-    group.throughput(operations(2, 4));
+    // q.k and the sums over v; what is added to a state, and what is read from it.
+    group.throughput(operations(2, 2));
     group.bench_function("forward", |bencher| {
         bencher.iter(|| {
             let states = WideStates { h_last: None, entries: Some(&mut entries) };
@@ -110,7 +109,8 @@ fn measure(
     });
     let [mut dq, mut dk, mut dv] = [0; 3].map(|_| vec![0.0; shape.len()]);
     let [mut dlog_magnitude, mut dphase] = [0; 2].map(|_| vec![0.0; of_heads.len()]);
-    group.throughput(operations(5, 8));
+    // q.k and dy.v, and the gradients of q, k and v; of a state what is added, and one product for each of them.
+    group.throughput(operations(5, 4));
     group.bench_function("adjoint", |bencher| {
         bencher.iter(|| {
             let grads = WideHeadsGrads {

@@ -159,7 +159,10 @@ fn find_data<'a>(dirs: impl Iterator<Item = &'a Path>) -> Option<String> {
 fn disk_row(installed: bool) -> Row {
     let needed = if installed { 0 } else { Build::Cpu.disk_space() };
     match cache_dir() {
-        Ok(cache) => room_row("cache", &cache, needed, "set GATELOOP_CACHE to a larger disk"),
+        Ok(cache) => {
+            let larger = "set GATELOOP_CACHE to a larger disk";
+            room_row("cache", &cache, needed, Verdict::Missing, larger)
+        }
         Err(error) => row("cache", &room(needed), Verdict::Missing, Err(error)),
     }
 }
@@ -171,10 +174,9 @@ fn target_row(workspace: &Workspace) -> Row {
     let target = workspace.target_dir();
     // What was built before is not built again, and takes no more room.
     let needed = if has_been_built(&target) { 0 } else { BUILD_SPACE };
-    let row = room_row("target", &target, needed, "set CARGO_TARGET_DIR to a larger disk");
     // A part of the project takes less.
-    let verdict = if row.verdict == Verdict::Missing { Verdict::Optional } else { row.verdict };
-    Row { verdict, ..row }
+    let otherwise = Verdict::Optional;
+    room_row("target", &target, needed, otherwise, "set CARGO_TARGET_DIR to a larger disk")
 }
 
 /// Whether more than these chores was built here: what links libtorch.
@@ -196,7 +198,13 @@ fn room(needed: u64) -> String {
 }
 
 /// Whether there is room below a folder, which need not exist yet.
-fn room_row(name: &'static str, folder: &Path, needed: u64, larger: &str) -> Row {
+fn room_row(
+    name: &'static str,
+    folder: &Path,
+    needed: u64,
+    otherwise: Verdict,
+    larger: &str,
+) -> Row {
     let mut missing = false;
     // Its disk is that of the nearest folder that exists.
     let existing = folder.ancestors().find(|dir| dir.exists()).unwrap_or(folder);
@@ -205,9 +213,9 @@ fn room_row(name: &'static str, folder: &Path, needed: u64, larger: &str) -> Row
         missing = free < needed;
         format!("{} free below {}", size(free), folder.display())
     });
-    let mut row = row(name, &room(needed), Verdict::Missing, found);
+    let mut row = row(name, &room(needed), otherwise, found);
     if missing {
-        row.verdict = Verdict::Missing;
+        row.verdict = otherwise;
         row.remedy = Some(format!("free some space, or {larger}"));
     }
     row
@@ -231,9 +239,9 @@ mod tests {
     fn too_little_room_is_told_with_a_remedy() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("not/there/yet");
-        let enough = room_row("target", &folder, 1, "go elsewhere");
+        let enough = room_row("target", &folder, 1, Verdict::Missing, "go elsewhere");
         assert!(enough.verdict == Verdict::Good && enough.remedy.is_none());
-        let row = room_row("target", &folder, u64::MAX, "go elsewhere");
+        let row = room_row("target", &folder, u64::MAX, Verdict::Missing, "go elsewhere");
         assert!(row.verdict == Verdict::Missing && row.found.contains("not/there/yet"));
         assert!(row.remedy.unwrap().ends_with("or go elsewhere"));
     }

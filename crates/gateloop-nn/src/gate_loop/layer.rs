@@ -49,7 +49,8 @@ pub struct GateLoopConfig {
     pub form: Form,
     /// Whether the operator keeps its operands only and is computed again in the backward pass: less
     /// memory for more time, the same numbers. The fused operators, with one channel a head, work like
-    /// that anyway. Of a sequence over several ranks the states are gathered once more, in the backward pass.
+    /// that anyway, and on the CPU so do wider heads, but for the states at the chunks' ends. Of a sequence over several
+    /// ranks the states are gathered once more, in the backward pass.
     pub recompute: bool,
 }
 

@@ -16,7 +16,8 @@ use super::line::Line;
 /// Two registers a line.
 pub(super) struct Avx2;
 
-/// What is written by lines waits for memory, and two halves of a line are as fast as one.
+/// Whole registers for products of matrices. What is written by lines waits for memory, and two halves of a line are as
+/// fast as one.
 pub(super) struct Avx512;
 
 macro_rules! isa {

@@ -11,10 +11,13 @@ use super::site::{Dims, Site};
 /// A complex number of the products.
 pub(super) type Wide = Complex<f64>;
 
-pub(super) const ONE: Wide = Complex { re: 1.0, im: 0.0 };
+const ONE: Wide = Complex { re: 1.0, im: 0.0 };
 
-/// `a = e^{log |a| + i arg a}` of every head and token, [B, H, T].
-pub(super) struct Decays(Vec<Wide>);
+/// `a = e^{log |a| + i arg a}` of every head and token, and their products.
+pub(super) struct Decays {
+    tokens: Vec<Wide>, // [B, H, T]
+    totals: Vec<Wide>, // [B, H, N]: the products over chunks
+}
 
 impl Decays {
     /// From logarithms and angles, [B, T, H].
@@ -24,13 +27,18 @@ impl Decays {
         phase: Rows<'_, R>,
         threads: &dyn ParallelFor,
     ) -> Self {
-        let mut decays = vec![ONE; dims.batch * dims.heads * dims.seqlen];
-        let out = Output::new(&mut decays, false);
-        threads.for_each(dims.batch * dims.heads, &|index| {
+        let (streams, chunks) = (dims.batch * dims.heads, dims.chunks());
+        let mut tokens = vec![ONE; streams * dims.seqlen];
+        let mut totals = vec![ONE; streams * chunks];
+        let (all, products) = (Output::new(&mut tokens, false), Output::new(&mut totals, false));
+        threads.for_each(streams, &|index| {
             let (batch, head) = (index / dims.heads, index % dims.heads);
             // SAFETY: each head of each sequence is one task's.
-            let mut row = unsafe { out.row(index * dims.seqlen, dims.seqlen) };
-            for (t, a) in row.lanes(0..dims.seqlen).iter_mut().enumerate() {
+            let (mut row, mut of_chunks) = unsafe {
+                (all.row(index * dims.seqlen, dims.seqlen), products.row(index * chunks, chunks))
+            };
+            let row = row.lanes(0..dims.seqlen);
+            for (t, a) in row.iter_mut().enumerate() {
                 let part = |rows: Rows<'_, R>| rows.row(batch, t, head..head + 1)[0].widen().re;
                 let (sin, cos) = part(phase).sin_cos();
                 let modulus = part(log_magnitude).exp();
@@ -41,19 +49,23 @@ impl Decays {
                     Wide::new(modulus * cos, modulus * sin)
                 };
             }
+            let of_chunks = of_chunks.lanes(0..chunks);
+            for (total, a) in of_chunks.iter_mut().zip(row.chunks(dims.chunk_len)) {
+                *total = a.iter().product();
+            }
         });
-        Self(decays)
+        Self { tokens, totals }
     }
 
     /// Those of a chunk's tokens.
     pub(super) fn of(&self, dims: &Dims, site: &Site) -> &[Wide] {
         let first = site.stream(dims) * dims.seqlen;
-        &self.0[first..][site.tokens.clone()]
+        &self.tokens[first..][site.tokens.clone()]
     }
 
     /// The product over a chunk.
     pub(super) fn total(&self, dims: &Dims, site: &Site) -> Wide {
-        self.of(dims, site).iter().fold(ONE, |product, a| product * a)
+        self.totals[site.stream(dims) * dims.chunks() + site.chunk]
     }
 }
 

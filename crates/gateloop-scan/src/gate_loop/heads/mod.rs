@@ -13,6 +13,7 @@
 //! phases keep their digits. One product serves all pairs of a row, as each row of D is the one before times a decay.
 
 mod adjoint;
+mod compiled;
 mod decays;
 mod forward;
 mod operator;
@@ -23,5 +24,5 @@ mod states;
 mod tests;
 pub(crate) mod vector;
 
-pub(super) use operator::Heads;
+pub(super) use compiled::Heads;
 pub use operator::{WideHeads, WideHeadsGrads, WideHeadsUpstream, WideStates};

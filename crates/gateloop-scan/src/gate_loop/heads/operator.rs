@@ -9,80 +9,11 @@ use crate::{Complex, ParallelFor, ScanElement, ScanError, ScanShape};
 use super::super::real::Real;
 use super::super::rows::{Rows, RowsMut};
 use super::adjoint::Gradients;
+use super::compiled::Heads;
 use super::decays::{Decays, Wide};
 use super::forward::Outputs;
 use super::site::{Dims, Site, for_each_chunk};
 use super::states::{Additions, Carry, Way};
-
-/// The passes over concrete numbers. They are compiled with this crate, once, and not again by every crate that has heads.
-pub trait Heads: Sized {
-    /// [`WideHeads::forward_into`]
-    fn forward(
-        operator: &WideHeads<'_, Self>,
-        y: RowsMut<'_, Self>,
-        states: WideStates<'_, Self>,
-    ) -> Result<(), ScanError>;
-    /// [`WideHeads::map_into`]
-    fn map(
-        operator: &WideHeads<'_, Self>,
-        product: &mut [Complex<Self>],
-        last: &mut [Complex<Self>],
-    ) -> Result<(), ScanError>;
-    /// [`WideHeads::adjoint_into`]
-    fn adjoint(
-        operator: &WideHeads<'_, Self>,
-        upstream: WideHeadsUpstream<'_, Self>,
-        grads: WideHeadsGrads<'_, Self>,
-    ) -> Result<(), ScanError>;
-    /// [`WideHeads::entry_gradient_into`]
-    fn entry_gradient(
-        operator: &WideHeads<'_, Self>,
-        dy: Rows<'_, Self>,
-        dh_last: Option<&[Complex<Self>]>,
-        dh0: &mut [Complex<Self>],
-    ) -> Result<(), ScanError>;
-}
-
-macro_rules! compiled_here {
-    ($($real:ident),*) => {$(
-        impl Heads for $real {
-            fn forward(
-                operator: &WideHeads<'_, Self>,
-                y: RowsMut<'_, Self>,
-                states: WideStates<'_, Self>,
-            ) -> Result<(), ScanError> {
-                operator.run(y, states)
-            }
-
-            fn map(
-                operator: &WideHeads<'_, Self>,
-                product: &mut [Complex<Self>],
-                last: &mut [Complex<Self>],
-            ) -> Result<(), ScanError> {
-                operator.run_map(product, last)
-            }
-
-            fn adjoint(
-                operator: &WideHeads<'_, Self>,
-                upstream: WideHeadsUpstream<'_, Self>,
-                grads: WideHeadsGrads<'_, Self>,
-            ) -> Result<(), ScanError> {
-                operator.run_back(upstream, grads)
-            }
-
-            fn entry_gradient(
-                operator: &WideHeads<'_, Self>,
-                dy: Rows<'_, Self>,
-                dh_last: Option<&[Complex<Self>]>,
-                dh0: &mut [Complex<Self>],
-            ) -> Result<(), ScanError> {
-                operator.run_entry(dy, dh_last, dh0)
-            }
-        }
-    )*};
-}
-
-compiled_here!(f32, f64);
 
 /// Shorter chunks leave products too small to run at speed.
 const MIN_CHUNK_LEN: usize = 64;
@@ -91,7 +22,8 @@ const MIN_CHUNK_LEN: usize = 64;
 ///
 /// Time and memory grow with T; training keeps the operands and the states at the chunks' ends, which with chunks at
 /// least as long as heads are wide are no more than two of the operands. Results do not depend on the number of threads,
-/// and those of a token not on later tokens.
+/// and those of a token not on later tokens; in the last digits they do on the instruction set, as products are added up
+/// with what fused multiplication it has.
 ///
 /// ```
 /// use gateloop_scan::ScanShape;
@@ -300,7 +232,11 @@ where
         <R as Heads>::forward(self, y, states)
     }
 
-    fn run(&self, y: RowsMut<'_, R>, states: WideStates<'_, R>) -> Result<(), ScanError> {
+    pub(super) fn run(
+        &self,
+        y: RowsMut<'_, R>,
+        states: WideStates<'_, R>,
+    ) -> Result<(), ScanError> {
         y.check("y", self.shape()?, 1)?;
         if let Some(h_last) = &states.h_last {
             check_len("h_last", "[B, H, d, d]", h_last.len(), self.state_len())?;
@@ -361,7 +297,7 @@ where
         <R as Heads>::map(self, product, last)
     }
 
-    fn run_map(
+    pub(super) fn run_map(
         &self,
         product: &mut [Complex<R>],
         last: &mut [Complex<R>],
@@ -391,7 +327,7 @@ where
         <R as Heads>::adjoint(self, upstream, grads)
     }
 
-    fn run_back(
+    pub(super) fn run_back(
         &self,
         upstream: WideHeadsUpstream<'_, R>,
         grads: WideHeadsGrads<'_, R>,
@@ -469,7 +405,7 @@ where
         <R as Heads>::entry_gradient(self, dy, dh_last, dh0)
     }
 
-    fn run_entry(
+    pub(super) fn run_entry(
         &self,
         dy: Rows<'_, R>,
         dh_last: Option<&[Complex<R>]>,

@@ -6,7 +6,7 @@ use crate::{Complex, ParallelFor};
 
 use super::super::real::{Arithmetic, Real};
 use super::super::rows::Rows;
-use super::decays::{Decays, ONE};
+use super::decays::{Decays, Wide, from_start, to_end};
 use super::product::{Matrix, Part, multiply};
 use super::site::{ChunkWork, Dims, Site};
 
@@ -47,16 +47,17 @@ impl<R: Real> ChunkWork for Additions<'_, R> {
         let [left, re, im] = scratch.0.each_mut();
         gather(self.left, self.dims, site, left);
         let a = self.decays.of(self.dims, site);
-        // Tokens in the order in which products are formed.
-        let backwards = self.way == Way::Forth;
-        let mut product = ONE;
-        for step in 0..len {
-            let i = if backwards { len - 1 - step } else { step };
-            let weight = if backwards { product } else { (product * a[i]).conj() };
-            product *= a[i];
-            let right = self.right.row(site.batch, site.tokens.start + i, site.columns(self.dims));
-            scale(right, weight.re, &mut re[i * d..][..d]);
-            scale(right, weight.im, &mut im[i * d..][..d]);
+        match self.way {
+            Way::Forth => {
+                for (i, w) in (0..len).rev().zip(to_end(a)) {
+                    self.weigh(site, i, w, [re, im]);
+                }
+            }
+            Way::Back => {
+                for (i, u) in from_start(a).enumerate() {
+                    self.weigh(site, i, u.conj(), [re, im]);
+                }
+            }
         }
         // SAFETY: each chunk's state is one piece's.
         let mut out = unsafe { self.states.row(site.state(self.dims), self.dims.state()) };
@@ -64,6 +65,17 @@ impl<R: Real> ChunkWork for Additions<'_, R> {
         let left = Matrix::new(left, len, d).transposed();
         multiply::<I, R>(left, Matrix::new(re, len, d), out_re, Part::Whole, false);
         multiply::<I, R>(left, Matrix::new(im, len, d), out_im, Part::Whole, false);
+    }
+}
+
+impl<R: Real> Additions<'_, R> {
+    /// The right operand at token i of a chunk, times real and imaginary part.
+    #[inline(always)]
+    fn weigh(&self, site: &Site, i: usize, weight: Wide, [re, im]: [&mut [R]; 2]) {
+        let d = self.dims.head_dim;
+        let right = self.right.row(site.batch, site.tokens.start + i, site.columns(self.dims));
+        scale(right, weight.re, &mut re[i * d..][..d]);
+        scale(right, weight.im, &mut im[i * d..][..d]);
     }
 }
 
