@@ -217,17 +217,23 @@ fn without_python_every_attempt_is_told() {
 }
 
 /// A stand-in for Python: does `home` for the download and `pip` for the package.
+///
+/// A shell writes it. A process that another test starts inherits what this one has open until it
+/// becomes its program, and a file that anyone has open for writing cannot be run.
 #[cfg(unix)]
 fn python(stage: &Stage, home: &str, pip: &str) -> String {
-    use std::os::unix::fs::PermissionsExt;
     let path = stage.path("python");
     // -c CODE URL PATH, or -m pip download ... --dest FOLDER ...
     let script = format!(
         "#!/bin/sh\nif [ \"$1\" = -c ]; then out=$4; {home}\n\
          else while [ \"$1\" != --dest ]; do shift; done; out=$2; {pip}\nfi\n"
     );
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let written = std::process::Command::new("sh")
+        .args(["-c", "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", &script])
+        .arg(&path)
+        .status()
+        .unwrap();
+    assert!(written.success());
     path.to_str().unwrap().to_owned()
 }
 
