@@ -28,6 +28,16 @@ pub enum Gelu {
     Tanh,
 }
 
+impl Gelu {
+    /// What libtorch calls it.
+    pub(crate) fn approximation(self) -> &'static str {
+        match self {
+            Self::Erf => "none",
+            Self::Tanh => "tanh",
+        }
+    }
+}
+
 impl FeedForwardConfig {
     /// The reference's defaults for a dimension.
     pub fn new(dim: i64) -> Self {
@@ -68,11 +78,7 @@ impl FeedForward {
 
     /// All that follows the first map.
     fn contract(&self, h: &Tensor) -> Result<Tensor> {
-        let approximation = match self.gelu {
-            Gelu::Erf => "none",
-            Gelu::Tanh => "tanh",
-        };
-        gelu_linear(h, approximation, &self.contract)
+        gelu_linear(h, self.gelu, &self.contract)
     }
 }
 
@@ -103,7 +109,11 @@ impl SequenceLayer for FeedForward {
     }
 
     fn step(&self, x: &Tensor, (): &mut ()) -> Result<Tensor> {
-        token_dims(x, self.dim)?;
-        self.map(x)
+        self.step_of(x.into(), &mut ())
+    }
+
+    fn step_of(&self, input: LayerInput<'_>, (): &mut ()) -> Result<Tensor> {
+        token_dims(input.x, self.dim)?;
+        self.contract(&input.project(&[&self.expand])?[0])
     }
 }

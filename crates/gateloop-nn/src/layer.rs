@@ -63,6 +63,20 @@ pub trait SequenceLayer {
     /// # Shapes
     /// - `x`: [B, D]; returns [B, D]
     fn step(&self, x: &Tensor, state: &mut Self::State) -> Result<Tensor>;
+
+    /// [`step`](Self::step) of what may still have to be normed. A layer that begins with affine maps norms a token on
+    /// its way into them.
+    ///
+    /// # Errors
+    /// [`NnError::Config`] for sequences that begin inside, and for ranks: a token is one.
+    ///
+    /// # Shapes
+    /// - `input`: [B, D]; returns [B, D]
+    fn step_of(&self, input: LayerInput<'_>, state: &mut Self::State) -> Result<Tensor> {
+        input.without_segments()?;
+        input.without_ranks(ONLY_FORWARD)?;
+        self.step(&input.tensor()?, state)
+    }
 }
 
 /// Why ranks and a decoding state exclude one another.
@@ -128,6 +142,14 @@ impl<'a> LayerInput<'a> {
         self.ranks
     }
 
+    /// The same input with another tensor of the same features.
+    pub(crate) fn with_tensor<'b>(self, x: &'b Tensor) -> LayerInput<'b>
+    where
+        'a: 'b,
+    {
+        LayerInput { x, ..self }
+    }
+
     pub(crate) fn without_ranks(&self, problem: &str) -> Result<()> {
         match self.ranks {
             None => Ok(()),
@@ -135,7 +157,7 @@ impl<'a> LayerInput<'a> {
         }
     }
 
-    fn without_segments(&self) -> Result<()> {
+    pub(crate) fn without_segments(&self) -> Result<()> {
         match self.segments {
             None => Ok(()),
             Some(_) => Err(NnError::Config {

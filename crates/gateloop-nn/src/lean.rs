@@ -4,10 +4,12 @@
 //! A feed-forward layer keeps 4 D numbers a token less, a gated projection D.
 
 use crate::autocast::Autocast;
-use crate::autograd::{self, Function, Saved, gradients_are_recorded};
+use crate::autograd::{self, Function, Saved, gradients_are_recorded, records_gradient};
+use crate::elements::stored;
 use crate::error::Result;
-use crate::linear::Linear;
-use std::f64::consts::FRAC_1_SQRT_2;
+use crate::feed_forward::Gelu;
+use crate::linear::{Linear, forward_few};
+use crate::pointwise;
 use tch::{Device, Kind, Tensor};
 
 /// Whether keeping less pays: a gradient is to be recorded, on a CPU. Under autocast libtorch's operations run in another
@@ -23,26 +25,19 @@ pub(crate) fn applies(x: &Tensor) -> bool {
 ///
 /// # Shapes
 /// - `h`: [.., in]; returns [.., out]
-pub(crate) fn gelu_linear(h: &Tensor, approximation: &'static str, map: &Linear) -> Result<Tensor> {
+pub(crate) fn gelu_linear(h: &Tensor, gelu: Gelu, map: &Linear) -> Result<Tensor> {
+    let approximation = gelu.approximation();
     match (map.trained_weight(), map.bias()) {
         (Some(weight), Some(bias)) if applies(h) => {
-            Ok(autograd::apply(GeluLinear { approximation }, &[h, weight, bias])?.remove(0))
+            let function = GeluLinear { approximation };
+            return Ok(autograd::apply(function, &[h, weight, bias])?.remove(0));
         }
-        _ => map.forward(&activated(h, approximation)?),
+        _ => (),
     }
-}
-
-/// So many elements and fewer are not worth a second thread.
-const FEW: usize = 1 << 15;
-
-/// gelu(h). libtorch's own wakes all of its threads for a single row, which then spin where the next
-/// product wants to run; its other operations do not.
-fn activated(h: &Tensor, approximation: &'static str) -> Result<Tensor> {
-    if h.device() == Device::Cpu && h.numel() <= FEW && approximation == "none" {
-        let erf = h.f_mul_scalar(FRAC_1_SQRT_2)?.f_erf_()?;
-        return Ok(h.f_addcmul(h, &erf)?.f_mul_scalar_(0.5)?);
+    match forward_few(&[map], h, |h| pointwise::gelu(h, gelu).into())? {
+        Some(mut y) => Ok(y.remove(0)),
+        None => map.forward(&h.f_gelu(approximation)?),
     }
-    Ok(h.f_gelu(approximation)?)
 }
 
 /// W (y silu(g)), the product of y and silu(g) taken element by element.
@@ -52,9 +47,17 @@ fn activated(h: &Tensor, approximation: &'static str) -> Result<Tensor> {
 pub(crate) fn swish_linear(y: &Tensor, g: &Tensor, map: &Linear) -> Result<Tensor> {
     match (map.trained_weight(), map.bias()) {
         (Some(weight), None) if applies(y) => {
-            Ok(autograd::apply(SwishLinear, &[y, g, weight])?.remove(0))
+            return Ok(autograd::apply(SwishLinear, &[y, g, weight])?.remove(0));
         }
-        _ => map.forward(&g.f_silu()?.f_mul(y)?),
+        _ => (),
+    }
+    let gates = stored(g).filter(|_| g.size() == y.size() && !records_gradient(g));
+    let few = gates
+        .map(|gates| forward_few(&[map], y, |y| pointwise::swish(y, gates).into()))
+        .transpose()?;
+    match few.flatten() {
+        Some(mut y) => Ok(y.remove(0)),
+        None => map.forward(&g.f_silu()?.f_mul(y)?),
     }
 }
 
@@ -147,7 +150,8 @@ impl Function for SwishLinear {
 mod tests {
     use super::{gelu_linear, swish_linear};
     use crate::error::Result;
-    use crate::linear::{Bias, Linear};
+    use crate::feed_forward::Gelu;
+    use crate::linear::{Bias, Linear, WeightKind};
     use tch::{Device, Kind, Tensor, nn};
 
     /// The gradients of a weighted sum of `y`, one for each leaf.
@@ -161,6 +165,29 @@ mod tests {
         for (ours, libtorchs) in ours.iter().zip(libtorchs) {
             assert!(ours.allclose(libtorchs, 1e-12, 1e-14, false), "{ours:?} {libtorchs:?}");
         }
+    }
+
+    #[test]
+    fn rounded_weights_pass_gradients_on() -> Result<()> {
+        let leaf = || Tensor::randn([2, 5], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let (h, g) = (leaf(), leaf());
+        let vs = nn::VarStore::new(Device::Cpu);
+        let map = Linear::new(&vs.root(), 5, 4, Bias::Without)?.quantized(WeightKind::Bf16)?;
+        let run = |h: &Tensor, g: &Tensor| {
+            Ok::<_, crate::NnError>([gelu_linear(h, Gelu::Erf, &map)?, swish_linear(h, g, &map)?])
+        };
+        // One of the two inputs at a time, and neither.
+        let [_, gated] = run(&h.detach(), &g)?;
+        let [mapped, _] = run(&h, &g.detach())?;
+        for (y, leaf) in [(&gated, &g), (&mapped, &h)] {
+            let grads = Tensor::f_run_backward(&[y.sum(Kind::Float)], &[leaf], false, false)?;
+            assert!(grads[0].abs().max().double_value(&[]) > 0.0);
+        }
+        let alone = run(&h.detach(), &g.detach())?;
+        for (alone, recorded) in alone.iter().zip([mapped, gated]) {
+            assert!(!alone.requires_grad() && alone.allclose(&recorded, 1e-5, 1e-6, false));
+        }
+        Ok(())
     }
 
     #[test]
@@ -184,9 +211,9 @@ mod tests {
         vs.double();
         let parameters = vs.variables();
         let (weight, bias) = (&parameters["weight"], &parameters["bias"]);
-        for approximation in ["none", "tanh"] {
-            let ours = gelu_linear(&y, approximation, &map)?;
-            let theirs = y.gelu(approximation).linear(weight, Some(bias));
+        for gelu in [Gelu::Erf, Gelu::Tanh] {
+            let ours = gelu_linear(&y, gelu, &map)?;
+            let theirs = y.gelu(gelu.approximation()).linear(weight, Some(bias));
             let leaves = [&y, weight, bias];
             assert_same(&gradients(&ours, &leaves)?, &gradients(&theirs, &leaves)?);
         }

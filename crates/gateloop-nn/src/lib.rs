@@ -50,6 +50,7 @@ mod lean;
 mod linear;
 mod matvec;
 mod norm;
+mod pointwise;
 pub mod pool;
 mod precision;
 mod recompute;

@@ -111,6 +111,6 @@ impl<L: SequenceLayer> SequenceLayer for Residual<L> {
     }
 
     fn step(&self, x: &Tensor, state: &mut Self::State) -> Result<Tensor> {
-        self.around(x, |layer, input| layer.step(&input.tensor()?, state))
+        self.around(x, |layer, input| layer.step_of(input, state))
     }
 }

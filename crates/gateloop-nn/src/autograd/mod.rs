@@ -103,3 +103,8 @@ pub fn gradients_are_recorded() -> bool {
         before != 0
     }
 }
+
+/// Whether what is computed from `x` is recorded for a backward pass.
+pub(crate) fn records_gradient(x: &Tensor) -> bool {
+    x.requires_grad() && gradients_are_recorded()
+}

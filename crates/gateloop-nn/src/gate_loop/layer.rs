@@ -468,8 +468,14 @@ impl SequenceLayer for GateLoop {
     }
 
     fn step(&self, x: &Tensor, state: &mut GateLoopState) -> Result<Tensor> {
-        token_dims(x, self.config.dim)?;
-        Ok(self.prefill(&x.f_unsqueeze(1)?, state)?.f_squeeze_dim(1)?)
+        self.step_of(x.into(), state)
+    }
+
+    fn step_of(&self, input: LayerInput<'_>, state: &mut GateLoopState) -> Result<Tensor> {
+        input.without_segments()?;
+        token_dims(input.x, self.config.dim)?;
+        let x = input.x.f_unsqueeze(1)?;
+        Ok(self.prefill_of(input.with_tensor(&x), state)?.f_squeeze_dim(1)?)
     }
 }
 

@@ -6,10 +6,11 @@ mod weight;
 pub(crate) use side_by_side::{Side, side_by_side};
 pub use weight::WeightKind;
 
-use crate::autograd::gradients_are_recorded;
+use crate::autograd::records_gradient;
 use crate::elements::{Elements, Output, stored};
 use crate::error::Result;
 use crate::matvec::{Product, multiply};
+use std::borrow::Cow;
 use tch::nn::{Init, Path};
 use tch::{Device, Kind, Tensor};
 use weight::Weight;
@@ -59,7 +60,7 @@ impl Linear {
     /// # Shapes
     /// - `x`: [.., in]; returns [.., out]
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match forward_few(&[self], x)? {
+        match forward_few(&[self], x, |x| x.into())? {
             Some(mut y) => Ok(y.remove(0)),
             None => Ok(x.f_linear(&self.weight.widened()?, self.bias.as_ref())?),
         }
@@ -96,6 +97,16 @@ impl Linear {
         self.bias.as_ref()
     }
 
+    /// Whether libtorch would record a product with the weights for a backward pass.
+    fn records_gradient(&self) -> bool {
+        match &self.weight {
+            Weight::Trained(weight) => records_gradient(weight),
+            Weight::Bf16(_) | Weight::Int8 { .. } => {
+                self.bias.as_ref().is_some_and(records_gradient)
+            }
+        }
+    }
+
     /// [in, out]
     fn dims(&self) -> Option<(i64, i64)> {
         match self.weight.size()[..] {
@@ -110,15 +121,19 @@ impl Linear {
 /// # Shapes
 /// - `x`: [.., in]; returns [.., out] for each map
 pub fn forward_all(maps: &[&Linear], x: &Tensor) -> Result<Vec<Tensor>> {
-    match forward_few(maps, x)? {
+    match forward_few(maps, x, |x| x.into())? {
         Some(y) => Ok(y),
         None => maps.iter().map(|map| map.forward(x)).collect(),
     }
 }
 
-/// The products of a few rows, by the kernels that read every weight once; `None` where they do not
-/// apply: many rows, a gradient to be recorded, other kinds and devices, shapes that do not fit.
-fn forward_few(maps: &[&Linear], x: &Tensor) -> Result<Option<Vec<Tensor>>> {
+/// The products of what `before` makes of a few rows x, by the kernels that read every weight once; `None` where they
+/// do not apply: many rows, a gradient to be recorded, other kinds and devices, shapes that do not fit.
+pub(crate) fn forward_few(
+    maps: &[&Linear],
+    x: &Tensor,
+    before: impl for<'x> FnOnce(&'x [f32]) -> Cow<'x, [f32]>,
+) -> Result<Option<Vec<Tensor>>> {
     let size = x.size();
     let Some((&in_dim, batch)) = size.split_last() else { return Ok(None) };
     let rows = batch.iter().product::<i64>() as usize;
@@ -126,7 +141,7 @@ fn forward_few(maps: &[&Linear], x: &Tensor) -> Result<Option<Vec<Tensor>>> {
         && in_dim > 0
         && x.kind() == Kind::Float
         && x.device() == Device::Cpu
-        && !records_gradient(maps, x);
+        && !(records_gradient(x) || maps.iter().any(|map| map.records_gradient()));
     if !applies {
         return Ok(None);
     }
@@ -152,17 +167,6 @@ fn forward_few(maps: &[&Linear], x: &Tensor) -> Result<Option<Vec<Tensor>>> {
         };
         products.push(Product { matrix, bias, y: output.slice_mut() });
     }
-    multiply(x.slice(), rows, &mut products);
+    multiply(&before(x.slice()), rows, &mut products);
     Ok(Some(outputs.into_iter().map(Output::into_tensor).collect()))
-}
-
-/// Whether libtorch would record the product for a backward pass.
-fn records_gradient(maps: &[&Linear], x: &Tensor) -> bool {
-    let trains = |map: &&Linear| match &map.weight {
-        Weight::Trained(weight) => weight.requires_grad(),
-        Weight::Bf16(_) | Weight::Int8 { .. } => {
-            map.bias.as_ref().is_some_and(Tensor::requires_grad)
-        }
-    };
-    (x.requires_grad() || maps.iter().any(trains)) && gradients_are_recorded()
 }

@@ -4,10 +4,10 @@
 //! [`dispatch`] makes one, after it has looked.
 
 /// Numbers in a vector, whatever the registers' width.
-pub(super) const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// Sixteen f32 at a time. Every method is inlined into the function that enables the instructions.
-pub(super) trait Isa: Copy {
+pub(crate) trait Isa: Copy {
     /// The registers that hold [`LANES`] f32.
     type Vector: Copy;
 
@@ -32,12 +32,12 @@ pub(super) trait Isa: Copy {
 }
 
 /// Work that is compiled once for each instruction set. `run` must be `#[inline(always)]`.
-pub(super) trait Kernel {
+pub(crate) trait Kernel {
     fn run<I: Isa>(self, isa: I);
 }
 
 /// Runs `kernel` with the best instructions of this machine.
-pub(super) fn dispatch<K: Kernel>(kernel: K) {
+pub(crate) fn dispatch<K: Kernel>(kernel: K) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;

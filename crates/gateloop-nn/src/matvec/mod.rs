@@ -14,7 +14,7 @@ mod tile;
 
 use crate::threads::TorchThreads;
 use gateloop_scan::ParallelFor;
-use isa::{Isa, Kernel, dispatch};
+pub(crate) use isa::{Isa, Kernel, LANES, dispatch};
 use panel::{ManyRows, Panels};
 use tile::{Weight, dot_products};
 

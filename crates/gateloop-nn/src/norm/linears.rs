@@ -115,7 +115,7 @@ fn sum_back(dys: &[Option<Tensor>], weights: &[Tensor]) -> Result<Option<Tensor>
 #[cfg(test)]
 mod tests {
     use crate::error::Result;
-    use crate::linear::{Bias, Linear};
+    use crate::linear::{Bias, Linear, WeightKind};
     use crate::norm::{RmsNorm, RmsNormKind};
     use tch::{Device, Kind, Tensor, nn};
 
@@ -158,6 +158,22 @@ mod tests {
                 }
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_norm_before_rounded_weights_has_its_gradient() -> Result<()> {
+        let vs = nn::VarStore::new(Device::Cpu);
+        let root = vs.root();
+        let norm = RmsNorm::new(&(&root / "norm"), 4)?;
+        let map = Linear::new(&(&root / 0), 4, 2, Bias::Without)?.quantized(WeightKind::Int8)?;
+        let x = Tensor::randn([3, 4], (Kind::Float, Device::Cpu));
+        let y = norm.then(&[&map], &x)?.remove(0);
+        y.square().sum(Kind::Float).f_backward()?;
+        let gamma = &vs.variables()["norm.gamma"];
+        assert!(gamma.grad().abs().min().double_value(&[]) > 0.0);
+        let alone = tch::no_grad(|| norm.then(&[&map], &x))?.remove(0);
+        assert!(alone.allclose(&y, 1e-5, 1e-6, false));
         Ok(())
     }
 

@@ -4,11 +4,14 @@ mod fused;
 mod linears;
 mod rms;
 
-use crate::autograd;
+use crate::autograd::{self, records_gradient};
+use crate::elements::stored;
 use crate::error::{NnError, Result};
-use crate::linear::{Linear, forward_all};
+use crate::linear::{Linear, forward_all, forward_few};
+use crate::pointwise;
 use linears::norm_linears;
 use rms::RmsNormFunction;
+use std::borrow::Cow;
 use tch::nn::{Init, Path};
 use tch::{Device, Kind, Tensor};
 
@@ -31,10 +34,10 @@ pub enum RmsNormKind {
 }
 
 /// Below this length a vector is divided by it rather than by its own length.
-const MIN_LENGTH: f64 = 1e-12;
+pub(crate) const MIN_LENGTH: f64 = 1e-12;
 
 /// What is added to the squared length.
-const EPSILON: f64 = 1e-5;
+pub(crate) const EPSILON: f64 = 1e-5;
 
 impl RmsNorm {
     /// Registers `gamma` under `path`; the kind is the PyTorch reference's.
@@ -65,7 +68,14 @@ impl RmsNorm {
     /// - `x`: [.., D]; returns [.., out] for each map
     pub(crate) fn then(&self, maps: &[&Linear], x: &Tensor) -> Result<Vec<Tensor>> {
         check_features(x, &self.gamma)?;
-        match norm_linears(self.kind, &self.gamma, maps, x)? {
+        if let Some(y) = norm_linears(self.kind, &self.gamma, maps, x)? {
+            return Ok(y);
+        }
+        let gamma = stored(&self.gamma).filter(|_| !records_gradient(&self.gamma));
+        let few = gamma.map(|gamma| {
+            forward_few(maps, x, |x| Cow::Owned(pointwise::rms_norm(x, gamma, self.kind)))
+        });
+        match few.transpose()?.flatten() {
             Some(y) => Ok(y),
             None => forward_all(maps, &self.forward(x)?),
         }

@@ -262,7 +262,13 @@ impl SequenceLayer for SimpleGateLoop {
     }
 
     fn step(&self, x: &Tensor, state: &mut SimpleGateLoopState) -> Result<Tensor> {
-        token_dims(x, self.config.dim)?;
-        Ok(self.prefill(&x.f_unsqueeze(1)?, state)?.f_squeeze_dim(1)?)
+        self.step_of(x.into(), state)
+    }
+
+    fn step_of(&self, input: LayerInput<'_>, state: &mut SimpleGateLoopState) -> Result<Tensor> {
+        input.without_segments()?;
+        token_dims(input.x, self.config.dim)?;
+        let x = input.x.f_unsqueeze(1)?;
+        Ok(self.prefill_of(input.with_tensor(&x), state)?.f_squeeze_dim(1)?)
     }
 }

@@ -290,11 +290,15 @@ impl SequenceLayer for Mixer {
     }
 
     fn step(&self, x: &Tensor, state: &mut LayerState) -> Result<Tensor, NnError> {
+        self.step_of(x.into(), state)
+    }
+
+    fn step_of(&self, input: LayerInput<'_>, state: &mut LayerState) -> Result<Tensor, NnError> {
         match (self, state) {
-            (Self::GateLoop(layer), LayerState::GateLoop(state)) => layer.step(x, state),
-            (Self::Attention(layer), LayerState::Attention(state)) => layer.step(x, state),
+            (Self::GateLoop(layer), LayerState::GateLoop(state)) => layer.step_of(input, state),
+            (Self::Attention(layer), LayerState::Attention(state)) => layer.step_of(input, state),
             (Self::SimpleGateLoop(layer), LayerState::SimpleGateLoop(state)) => {
-                layer.step(x, state)
+                layer.step_of(input, state)
             }
             _ => Err(foreign()),
         }
