@@ -110,7 +110,7 @@ impl<E: ScanElement> Scan<'_, E> {
         }
 
         let upstream = Upstream { h, dh, dh_last };
-        match algorithm.resolve(self.shape()) {
+        match algorithm.resolve_for(&self.shape()) {
             Algorithm::Auto | Algorithm::Chunked => E::adjoint(self, upstream, grads),
             concrete => by_scan(self, concrete, upstream, &mut grads)?,
         }

@@ -36,6 +36,13 @@ impl Algorithm {
     /// The choice is logged at debug level.
     #[must_use]
     pub fn resolve(self, shape: ScanShape) -> Self {
+        self.resolve_for(&shape)
+    }
+
+    /// [`Algorithm::resolve`] of a shape where it lies: one that was just written, three numbers one by one, is slow to be
+    /// copied as a whole, which a scan of one token would notice.
+    #[inline]
+    pub(crate) fn resolve_for(self, shape: &ScanShape) -> Self {
         let resolved = match self {
             Self::Auto => Self::Chunked,
             concrete => concrete,

@@ -48,6 +48,7 @@ impl<'a, E: ScanElement> Scan<'a, E> {
     /// # Errors
     /// [`ScanError::Length`] names the operand that does not fit; a shape whose public fields
     /// were set to something that [`ScanShape::new`] refuses is refused here too.
+    #[inline]
     pub fn new(shape: ScanShape, a: &'a [E], b: &'a [E]) -> Result<Self, ScanError> {
         let shape = ScanShape::new(shape.batch, shape.seqlen, shape.channels)?;
         check_len("a", "[B, T, C]", a.len(), shape.len())?;
@@ -102,7 +103,7 @@ impl<'a, E: ScanElement> Scan<'a, E> {
     /// `h`: `[B, T, C]`.
     pub fn run_into(&self, algorithm: Algorithm, h: &mut [E]) -> Result<(), ScanError> {
         check_len("h", "[B, T, C]", h.len(), self.shape.len())?;
-        match algorithm.resolve(self.shape) {
+        match algorithm.resolve_for(&self.shape) {
             Algorithm::Naive => naive::scan(self, h),
             Algorithm::Tree => tree::scan(self, h),
             Algorithm::Heinsen => heinsen::scan(self, h),

@@ -24,24 +24,34 @@ pub struct ScanShape {
     pub channels: usize,
 }
 
+/// No array is longer.
+const MAX_LEN: usize = isize::MAX as usize;
+
 impl ScanShape {
     /// A shape of `batch` sequences, `seqlen` tokens, `channels` channels, each at least 1.
     ///
     /// # Errors
     /// [`ScanError::EmptyDimension`] if one is 0, [`ScanError::TooLarge`] if their product
     /// exceeds `isize::MAX`.
+    #[inline]
     pub fn new(batch: usize, seqlen: usize, channels: usize) -> Result<Self, ScanError> {
-        for (dimension, size) in [("batch", batch), ("seqlen", seqlen), ("channels", channels)] {
-            if size == 0 {
-                return Err(ScanError::EmptyDimension { dimension, batch, seqlen, channels });
-            }
+        let len = batch.checked_mul(seqlen).and_then(|rows| rows.checked_mul(channels));
+        match len {
+            Some(1..=MAX_LEN) => Ok(Self { batch, seqlen, channels }),
+            _ => Err(Self::error(batch, seqlen, channels)),
         }
-        batch
-            .checked_mul(seqlen)
-            .and_then(|rows| rows.checked_mul(channels))
-            .filter(|&len| isize::try_from(len).is_ok())
-            .map(|_| Self { batch, seqlen, channels })
-            .ok_or(ScanError::TooLarge { batch, seqlen, channels })
+    }
+
+    /// What is wrong with dimensions that are none.
+    #[cold]
+    fn error(batch: usize, seqlen: usize, channels: usize) -> ScanError {
+        let dimensions = [("batch", batch), ("seqlen", seqlen), ("channels", channels)];
+        match dimensions.into_iter().find(|(_, size)| *size == 0) {
+            Some((dimension, _)) => {
+                ScanError::EmptyDimension { dimension, batch, seqlen, channels }
+            }
+            None => ScanError::TooLarge { batch, seqlen, channels },
+        }
     }
 
     /// Elements of a `[B, T, C]` array.
