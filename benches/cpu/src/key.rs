@@ -45,6 +45,11 @@ impl<'a> Key<'a> {
         Ok(Self { text, work, side })
     }
 
+    /// Whether the work is one of those that differ in the number of tokens only.
+    pub(crate) fn is_growth(self) -> bool {
+        self.work.starts_with("growth/")
+    }
+
     /// The work, after its answer was found right.
     pub(crate) fn checked(self) -> Result<Box<dyn Work>> {
         let parts: Vec<&str> = self.work.split('/').collect();

@@ -42,7 +42,11 @@ impl Session {
 }
 
 fn peak(key: &str) -> Result<Peak> {
-    let mut work = Key::parse(key)?.unchecked()?;
+    let key = Key::parse(key)?;
+    if key.is_growth() {
+        memory::take_no_more_than_needed();
+    }
+    let mut work = key.unchecked()?;
     memory::peak_of(|| work.run())
 }
 

@@ -87,7 +87,7 @@ pub(crate) fn time_a_token(results: &Results, tokens: usize) -> Option<f64> {
 
 /// Bytes that each token beyond those of the shortest sequence adds to the peak of a step; none for that itself. A
 /// single token would say nothing of what no length adds to: libtorch's products, whose memory is a part of that, are not
-/// used for it. And what the shortest adds to that is no more than the two or three large pages in which memory comes.
+/// used for it. The worker takes no more than it needs for this: a large page is as much as a hundred tokens.
 pub(crate) fn memory_a_token(results: &Results, tokens: usize) -> Option<f64> {
     let peak = |tokens| results.best(&format!("memory/{}", by_tokens(tokens)), OURS);
     let shortest = GROWTH[0];
