@@ -8,6 +8,7 @@
 
 #define DEVICE __device__ __forceinline__
 #define KERNEL(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
+#define SHARED(Type, name) __shared__ Type name
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 
 typedef unsigned char u8;
@@ -61,6 +62,10 @@ DEVICE void store_streaming(u64* p, u64 v) { asm volatile("st.global.cs.u64 [%0]
 DEVICE void store_streaming(ulonglong2* p, ulonglong2 v) {
   asm volatile("st.global.cs.v2.u64 [%0], {%1, %2};" ::"l"(p), "l"(v.x), "l"(v.y) : "memory");
 }
+
+// What another kernel reads at once: the cache may keep it.
+template <class T>
+DEVICE void store_kept(T* p, T v) { *p = v; }
 
 // The same number, of which the compiler knows nothing: what is computed from it is computed here, and not once
 // before a loop for as many registers as there are uses.
@@ -118,6 +123,9 @@ DEVICE float rsqrt_fast(float v) {
   asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
   return r;
 }
+
+// Of pi times v; unlike sin and cos it needs no memory of its own for large v.
+DEVICE void sine_cosine_pi(double v, double& sine, double& cosine) { sincospi(v, &sine, &cosine); }
 
 #else
 #include "host_device.h"

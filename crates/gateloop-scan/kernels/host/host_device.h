@@ -7,6 +7,7 @@
 
 #define DEVICE inline
 #define KERNEL(threads, blocks) extern "C" void
+#define SHARED(Type, name) Type& name = host::shared_object<Type>()
 // Stands in `run_pass<Op>`, where all that a launch must know of the kernel is at hand.
 #define DYNAMIC_SHARED(name)                                                                         \
   using Look_ = LookBack<typename Op::State, Op::Tile::CHANNELS>;                                    \
@@ -18,6 +19,12 @@ namespace host {
 inline unsigned char* shared_memory(const Needs& needs) {
   if (machine.probing) throw needs;
   return current->block->shared;
+}
+// A block's shared memory as what a kernel takes it for: poisoned, and as large as the launch says.
+template <class T>
+T& shared_object() {
+  if (sizeof(T) > current->block->shared_bytes) fault("shared memory is larger than the launch gives");
+  return *reinterpret_cast<T*>(current->block->shared);
 }
 // How far the look-back reached: [0] among tiles, [1] among groups.
 inline u64 distances[2][33];
@@ -52,6 +59,9 @@ DEVICE void store_streaming(u32* p, u32 v) { host::store_output(p, v); }
 DEVICE void store_streaming(u64* p, u64 v) { host::store_output(p, v); }
 DEVICE void store_streaming(ulonglong2* p, ulonglong2 v) { host::store_output(p, v); }
 
+template <class T>
+DEVICE void store_kept(T* p, T v) { host::store_output(p, v); }
+
 DEVICE int opaque(int v) { return v; }
 DEVICE void block_barrier() {
   if (host::has_barrier(0)) host::barrier(0, host::machine.launch.needs.threads, true);
@@ -75,6 +85,11 @@ DEVICE float bf16_to_f32(u16 bits) { return f32_of(u32(bits) << 16); }
 DEVICE u16 f32_to_bf16(float v) { return host::to_bf16(v); }
 DEVICE float f16_to_f32(u16 bits) { return host::from_f16(bits); }
 DEVICE u16 f32_to_f16(float v) { return host::to_f16(v); }
+
+DEVICE void sine_cosine_pi(double v, double& sine, double& cosine) {
+  const double turn = 3.141592653589793 * fmod(v, 2);
+  sine = sin(turn), cosine = cos(turn);
+}
 
 DEVICE float exp2_fast(float v) { return exp2f(v); }
 DEVICE float inverse_fast(float v) { return 1.f / v; }

@@ -5,6 +5,7 @@
 // status is 3 where something is wrong.
 #include "scan_cases.h"
 #include "gate_cases.h"
+#include "heads_cases.h"
 #include <chrono>
 
 static const int SEQLENS[] = {1, 2, 31, 33, 63, 64, 65, 69, 70, 71, 129, 300, 1025};
@@ -31,6 +32,7 @@ TINY(tiny_gate_loop_f32, GateParams, GateNarrow)
 TINY(tiny_simple_gate_loop_adjoint_f32, SimpleParams, SimpleLow)
 
 static u32 one_of = 1; // of so many cases of the grid
+static u32 count_of_heads = 0;
 
 template <class F>
 static void grid(const char* kernel, F check) {
@@ -86,7 +88,29 @@ static void other_tiles() {
   SMALL_GATES(f16, Simple, simple_gate_loop, f16);
 }
 
+// Chunks that fill a tile, or several, or parts of them.
+static void heads() {
+  for (int chunk_len : {1, 2, 31, 63, 64, 65, 100, 128, 130, 193}) {
+    for (int decays = 0; decays < DECAYS; decays++) {
+      if (count_of_heads++ % one_of != 0) continue;
+      const auto sized = [&](const char* kernel, int channels) {
+        Case c = {kernel, 1 + int(dice.below(2)), chunk_len, channels};
+        c.decays = Decays(decays);
+        return c;
+      };
+      check_weigh<float>(sized("heads_weigh_f32", 1), heads_weigh_f32);
+      check_weigh<double>(sized("heads_weigh_f64", 1), heads_weigh_f64);
+      check_weigh_adjoint<float>(sized("heads_weigh_adjoint_f32", 1), heads_weigh_adjoint_f32);
+      check_weigh_adjoint<double>(sized("heads_weigh_adjoint_f64", 1), heads_weigh_adjoint_f64);
+      const int width = 1 + int(dice.below(140));
+      check_turn<float>(sized("heads_turn_f32", width), heads_turn_f32, heads_turn_adjoint_f32);
+      check_turn<double>(sized("heads_turn_f64", width), heads_turn_f64, heads_turn_adjoint_f64);
+    }
+  }
+}
+
 static void all_kernels() {
+  heads();
   other_tiles();
   SCANS(float, f32);
   SCANS(double, f64);

@@ -219,47 +219,80 @@ impl Cuda {
             );
             return Err(CudaError::Operand { operand: "workspace", problem });
         }
-        let _restored = Bound::new(self)?;
-        let function = self.function(plan)?;
         let mut work = WorkspaceParams {
             control: workspace.ptr,
             records: workspace.ptr + CONTROL_BYTES as u64,
             capacity: ((workspace.bytes - CONTROL_BYTES) / 16) as u64,
         };
         let mut arguments: [*mut c_void; 2] = [(&raw mut params).cast(), (&raw mut work).cast()];
+        let Plan { kernel, grid, threads, shared_bytes, .. } = plan;
+        let launch = Blocks { kernel, grid: *grid, threads: *threads, shared_bytes: *shared_bytes };
         // SAFETY: the kernel takes these two structures by value; the rest is the caller's word.
-        unsafe {
-            result::launch_kernel(
-                function,
-                (plan.grid, 1, 1),
-                (plan.threads, 1, 1),
-                plan.shared_bytes as u32,
-                stream.raw(),
-                &mut arguments,
-            )
-        }
-        .to("launch the kernel")
+        unsafe { self.launch_with(launch, stream, &mut arguments) }
     }
 
-    fn function(&self, plan: &Plan) -> Result<CUfunction, CudaError> {
+    /// Launches a kernel that needs no workspace.
+    ///
+    /// # Safety
+    /// `P` is the kernel's parameter structure; its addresses are valid for what the kernel does.
+    pub(super) unsafe fn launch_blocks<P>(
+        &self,
+        kernel: &str,
+        grid: u32,
+        threads: u32,
+        stream: Stream,
+        mut params: P,
+    ) -> Result<(), CudaError> {
+        let launch = Blocks { kernel, grid, threads, shared_bytes: 0 };
+        // SAFETY: the kernel takes this structure by value; the rest is the caller's word.
+        unsafe { self.launch_with(launch, stream, &mut [(&raw mut params).cast()]) }
+    }
+
+    /// # Safety
+    /// The kernel takes these arguments, which point to what it takes by value.
+    unsafe fn launch_with(
+        &self,
+        launch: Blocks<'_>,
+        stream: Stream,
+        arguments: &mut [*mut c_void],
+    ) -> Result<(), CudaError> {
+        let _restored = Bound::new(self)?;
+        let function = self.function(launch.kernel, launch.shared_bytes)?;
+        let (grid, threads) = ((launch.grid, 1, 1), (launch.threads, 1, 1));
+        let shared = launch.shared_bytes as u32;
+        // SAFETY: the caller's promise.
+        unsafe { result::launch_kernel(function, grid, threads, shared, stream.raw(), arguments) }
+            .to("launch the kernel")
+    }
+
+    fn function(&self, kernel: &str, shared_bytes: usize) -> Result<CUfunction, CudaError> {
         let mut functions = lock(&self.functions);
-        if let Some(known) = functions.get(&plan.kernel) {
+        if let Some(known) = functions.get(kernel) {
             return Ok(known.0);
         }
-        let module = load(&plan.kernel)?;
-        let name = CString::new(plan.kernel.as_str()).unwrap_or_default();
+        let module = load(kernel)?;
+        let name = CString::new(kernel).unwrap_or_default();
         // SAFETY: the module is loaded and stays so.
         let function =
             unsafe { result::module::get_function(module, name) }.to("find the kernel")?;
         let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         // SAFETY: the function is valid; the size is within the device's limit, by the plan.
         unsafe {
-            result::function::set_function_attribute(function, attribute, plan.shared_bytes as i32)
+            result::function::set_function_attribute(function, attribute, shared_bytes as i32)
         }
         .to("give the kernel its shared memory")?;
-        functions.insert(plan.kernel.clone(), Function(function));
+        functions.insert(kernel.to_owned(), Function(function));
         Ok(function)
     }
+}
+
+/// How many blocks of a kernel run, with how many threads and how much dynamic shared memory each.
+#[derive(Clone, Copy)]
+struct Blocks<'a> {
+    kernel: &'a str,
+    grid: u32,
+    threads: u32,
+    shared_bytes: usize,
 }
 
 /// Compiles a kernel for the current device, or finds it in the driver's cache.

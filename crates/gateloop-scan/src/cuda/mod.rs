@@ -24,6 +24,7 @@ mod device;
 mod error;
 mod fused;
 mod geometry;
+mod heads;
 mod launch;
 mod memory;
 mod operation;
@@ -38,6 +39,7 @@ pub use args::{
 pub use device::Cuda;
 pub use error::CudaError;
 pub use fused::{GateLoopGrads, GateLoopResult, Gates};
+pub use heads::{TurnAdjointArgs, TurnArgs, WeighAdjointArgs, WeighArgs};
 pub use memory::{DeviceElement, DeviceVec};
 pub use operation::{Dtype, Operation};
 pub use plan::DeviceLimits;

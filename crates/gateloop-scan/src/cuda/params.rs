@@ -111,6 +111,58 @@ pub(crate) struct GateLoopAdjointParams {
     pub(crate) has_h0: u32,
 }
 
+/// `WeighParams` of `kernels/heads_weigh.cu`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WeighParams {
+    pub(crate) scores: u64,
+    pub(crate) log_a: u64,
+    pub(crate) phase: u64,
+    pub(crate) chunk_len: u32,
+}
+
+/// `WeighAdjointParams` of `kernels/heads_weigh_adjoint.cu`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WeighAdjointParams {
+    pub(crate) scores: u64,
+    pub(crate) dscores: u64,
+    pub(crate) log_a: u64,
+    pub(crate) phase: u64,
+    pub(crate) log_later: u64,
+    pub(crate) log_earlier: u64,
+    pub(crate) phase_later: u64,
+    pub(crate) phase_earlier: u64,
+    pub(crate) chunk_len: u32,
+}
+
+/// `TurnParams` of `kernels/heads_turn.cu`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TurnParams {
+    pub(crate) x: u64,
+    pub(crate) log_a: u64,
+    pub(crate) phase: u64,
+    pub(crate) y: u64,
+    pub(crate) rows: i64,
+    pub(crate) width: u32,
+}
+
+/// `TurnAdjointParams` of `kernels/heads_turn.cu`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TurnAdjointParams {
+    pub(crate) x: u64,
+    pub(crate) dy: u64,
+    pub(crate) log_a: u64,
+    pub(crate) phase: u64,
+    pub(crate) dx: u64,
+    pub(crate) dlog_a: u64,
+    pub(crate) dphase: u64,
+    pub(crate) rows: i64,
+    pub(crate) width: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

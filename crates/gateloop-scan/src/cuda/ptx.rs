@@ -13,17 +13,18 @@ pub(crate) fn ptx(kernel: &str) -> Option<Vec<u8>> {
 mod tests {
     #![allow(clippy::unwrap_used)] // A test ends by panicking.
     use super::*;
-    use crate::cuda::geometry::names;
+    use crate::cuda::{geometry, heads};
     use std::fs;
 
     #[test]
     fn every_kernel_is_packed_whole() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/ptx");
-        for name in names() {
+        let names: Vec<&str> = geometry::names().chain(heads::KERNELS).collect();
+        for name in &names {
             let text = fs::read(format!("{folder}/{name}.ptx")).unwrap();
             assert_eq!(ptx(name).unwrap(), text, "{name}");
         }
-        assert_eq!(KERNELS.len(), names().count());
+        assert_eq!(KERNELS.len(), names.len());
         assert!(ptx("scan_of_nothing").is_none());
     }
 }

@@ -6,6 +6,7 @@ mod data;
 mod device;
 mod gates;
 mod half;
+mod heads;
 #[path = "../common/loops.rs"]
 mod loops;
 mod memory;
