@@ -37,12 +37,11 @@ pub(super) fn memory() -> Vec<Work> {
     ]
 }
 
-/// Time and memory of a step on one sequence; the time of one token is what no length adds to. Not sampled in turn: after a
-/// step of seconds a short one finds no cache as its own step before would have left it.
+/// Time and memory of a step on one sequence; the time of one token is what no length adds to.
 pub(super) fn growth() -> Vec<Work> {
     let time = std::iter::once(1)
         .chain(GROWTH)
-        .map(|t| Work::time(Group::Growth, by_tokens(t), &[Side::OURS]));
+        .map(|t| Work::time(Group::Growth, by_tokens(t), &[Side::OURS]).beside("growth"));
     let memory = GROWTH.map(|t| Work::memory(Group::Growth, &by_tokens(t), &[Side::OURS]));
     time.chain(memory).collect()
 }
