@@ -2,14 +2,33 @@
 
 use crate::error::{DistError, Result};
 use std::io::{self, Read};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// A port of this machine that nobody listens on at the moment.
+/// Ports that the system gives only to those who ask for them by number: Linux gives others those from 32,768 on.
+const ASKED_FOR: Range<u16> = 10_240..32_768;
+/// Ports from one process's first to that of the process after it.
+const APART: u32 = 193;
+
+/// A port of this machine that nobody listens on at the moment, another one with each call.
+///
+/// It is free until somebody asks for it: not one of those that a connection is given which begins meanwhile, and, as a
+/// rule, none that this function gives in another process.
 pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(APART);
+    for _ in ASKED_FOR {
+        let nth = first.wrapping_add(CALLS.fetch_add(1, Ordering::Relaxed));
+        let port = ASKED_FOR.start + (nth % ASKED_FOR.len() as u32) as u16;
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port())
 }
 
 /// The variables that make a process rank `rank` of `world_size` on this machine.
@@ -154,4 +173,22 @@ fn reader(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
         let _ = pipe.read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_call_gives_another_port_that_only_who_asks_gets() {
+        let taken: Vec<TcpListener> = (0..20)
+            .map(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, free_port().unwrap())).unwrap())
+            .collect();
+        let ports: HashSet<u16> =
+            taken.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        assert_eq!(ports.len(), taken.len());
+        assert!(ports.iter().all(|port| ASKED_FOR.contains(port)), "{ports:?}");
+        assert!(!ports.contains(&free_port().unwrap()));
+    }
 }
