@@ -72,10 +72,6 @@ pub struct FeedForward {
 }
 
 impl FeedForward {
-    fn map(&self, x: &Tensor) -> Result<Tensor> {
-        self.contract(&self.expand.forward(x)?)
-    }
-
     /// All that follows the first map.
     fn contract(&self, h: &Tensor) -> Result<Tensor> {
         gelu_linear(h, self.gelu, &self.contract)
@@ -95,8 +91,7 @@ impl SequenceLayer for FeedForward {
     fn initial_state(&self, _batch: i64) {}
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        sequence_dims(x, self.dim)?;
-        self.map(x)
+        self.forward_of(x.into())
     }
 
     fn forward_of(&self, input: LayerInput<'_>) -> Result<Tensor> {
