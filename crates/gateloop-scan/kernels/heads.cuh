@@ -5,6 +5,11 @@
 #pragma once
 #include "element.cuh"
 
+// Sine and cosine of p: of pi times p / pi.
+DEVICE void direction(double phase, double& sine, double& cosine) {
+  sine_cosine_pi(phase * 0.31830988618379067154, sine, cosine);
+}
+
 // A token as the weights need it: g in two parts, whose differences keep the digits of a sum in double precision, and the
 // direction of p, found in double precision: a narrower angle of several turns would not keep it.
 template <class R>
@@ -14,7 +19,7 @@ struct Token {
 template <class R>
 DEVICE Token<R> token(double log_a, double phase) {
   double sine, cosine;
-  sine_cosine_pi(phase * 0.31830988618379067154, sine, cosine);
+  direction(phase, sine, cosine);
   const R log = R(log_a);
   return {log, R(log_a - double(log)), R(cosine), R(sine)};
 }

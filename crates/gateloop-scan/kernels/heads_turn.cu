@@ -30,7 +30,7 @@ struct Turned {
 template <class R>
 DEVICE Turned<R> turned(double log_a, double phase) {
   double sine, cosine;
-  sine_cosine_pi(phase * 0.31830988618379067154, sine, cosine);
+  direction(phase, sine, cosine);
   const double size = exp(log_a);
   return {R(size * cosine), R(size * sine)};
 }
