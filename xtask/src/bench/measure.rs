@@ -1,7 +1,6 @@
 //! Samples in turn: every side once, then every side again, so that a machine that slows down slows all. Each time another
 //! side begins, so that none always comes after the one that leaves the machine in disorder.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::plan::{Quantity, Work};
@@ -18,9 +17,6 @@ pub(crate) struct Effort {
     /// A side that has taken so long gets no further sample.
     pub(crate) budget: Duration,
 }
-
-/// Threads that spin for a while after their work are given time to sleep.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// Measures works that are compared with each other; what goes wrong on a side stays with it.
 pub(crate) fn measure(
@@ -85,7 +81,7 @@ impl Sampled {
     }
 
     fn sample(&mut self, work: &Work, workers: &mut Workers<'_>) -> Result<()> {
-        thread::sleep(PAUSE);
+        workers.rest();
         let started = Instant::now();
         let side = self.figure.side;
         match workers.ask(side.who, &format!("time {}", side.key(work.key())))? {

@@ -12,6 +12,7 @@ mod plot;
 mod programs;
 mod record;
 mod report;
+mod rest;
 mod results;
 mod targets;
 mod worker;

@@ -75,6 +75,11 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Its number.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it can be asked again.
     pub(crate) fn is_alive(&self) -> bool {
         self.requests.is_some()

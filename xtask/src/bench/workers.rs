@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::plan::Who;
+use super::rest::until_idle;
 use super::worker::{Answer, Worker};
 use crate::child::Children;
 use crate::environment::{Environment, Threads};
@@ -107,6 +108,11 @@ impl<'a> Workers<'a> {
             self.running.remove(&who);
         }
         Ok(asked.unwrap_or((Answer::Absent("it was not started".to_owned()), Value::Null)))
+    }
+
+    /// Waits until those that have answered have nothing more to do.
+    pub(crate) fn rest(&self) {
+        until_idle(&self.running.values().map(Worker::process).collect::<Vec<_>>());
     }
 
     /// Lets every worker forget what it has prepared.

@@ -38,6 +38,7 @@ pub(crate) mod request;
 pub(crate) mod rows;
 mod segments;
 mod small;
+mod stretches;
 pub(crate) mod summary;
 mod tasks;
 pub(crate) mod tile;

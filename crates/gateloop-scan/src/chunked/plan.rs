@@ -101,6 +101,11 @@ impl Plan {
         Self { chunk_len: plan.shape.seqlen, ahead, ..plan }
     }
 
+    /// Whole rows, one at least, of so many bytes.
+    pub(crate) fn rows_of(&self, bytes: usize) -> usize {
+        (bytes / LINE * self.line / self.shape.channels).max(1)
+    }
+
     /// Rows of a turn, of so many operands and results.
     pub(crate) fn turn_len(&self, arrays: usize) -> usize {
         (TURN_BYTES / LINE * self.line / (self.tile_width * arrays)).max(1)
@@ -145,6 +150,12 @@ impl Plan {
         let (batch, i) = (index / groups, index % groups);
         let edge = |i: usize| batch * tiles + i * tiles / groups;
         (edge(i)..edge(i + 1)).map(|tile| self.tile(tile))
+    }
+
+    /// The tiles of one sequence.
+    pub(crate) fn tiles_of(&self, batch: usize) -> impl Iterator<Item = Tile> {
+        let tiles = self.tiles_per_sequence();
+        (batch * tiles..(batch + 1) * tiles).map(|tile| self.tile(tile))
     }
 
     /// Number of tiles of the batch.

@@ -3,7 +3,8 @@
 //! Decays forget. A walk that begins with a state of zero some tokens before a segment arrives there, as a
 //! rule, with the very bits of the true state: what lies further back is less than the last digit. So every
 //! segment is walked through from such a state, all at the same time, each thread reading and writing whole
-//! rows one after the other, which is what memory is fastest at. When all are done, each guess is compared
+//! rows one after the other, which is what memory is fastest at. A thread that is done takes a part of what another
+//! one has left, as a segment of its own. When all are done, each guess is compared
 //! with the state that the segment before has ended with, bit by bit. Where they differ, the segment is
 //! walked through again from the true state until the two walks have met, after which all is as it was.
 //!
@@ -14,19 +15,24 @@
 
 use core::mem::size_of_val;
 use core::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use crate::{ParallelFor, ScanElement};
 
 use super::dispatch::Level;
 use super::drive::{self, Pass, Walk};
-use super::output::{Output, fence};
+use super::output::fence;
 use super::plan::Plan;
 use super::request::shares;
 use super::rows::Lanes;
+use super::stretches::{Stretch, Stretches};
 use super::tile::Tile;
 
-/// A segment is at least so many times as long as the walk that leads to it.
+/// A segment, and what is cut in two while it is walked through, is at least so many times as long as the walk that
+/// leads to it.
 const MIN_LEADS: usize = 3;
+/// Bytes of one operand that a thread walks through before it looks whether another one has taken what comes next.
+const ADVANCE_BYTES: usize = 512 * 1024;
 /// The trial: where the walk that knows nothing begins, and of how many tokens it may need one to forget that.
 /// More would cost too much time where they do not help.
 const TRIAL_BEGIN: usize = 64;
@@ -41,30 +47,35 @@ const STRIDE: usize = 32;
 pub(super) fn run<P: Pass>(pass: &P, plan: &Plan, threads: &dyn ParallelFor) -> bool {
     let Some(memory) = try_out(pass, plan) else { return false };
     // Other tokens may take somewhat longer to forget than those of the trial.
-    let cut = Cut::new(plan, threads.threads(), memory + memory / 4);
-    let len = plan.shape.batch * cut.count * plan.shape.channels;
-    let (mut guesses, mut ends) = (vec![P::Element::ZERO; len], vec![P::Element::ZERO; len]);
-    {
-        let (guesses, ends) = (&Output::new(&mut guesses, false), &Output::new(&mut ends, false));
-        let walk = |task| {
-            Segment { batch: task / cut.count, index: task % cut.count, guesses, ends }
-                .walk(pass, plan, &cut);
-        };
-        match plan.shape.batch * cut.count {
-            1 => walk(0),
-            tasks => threads.for_each(tasks, &walk),
+    let lead = memory + memory / 4;
+    let cut = Cut::new(plan, threads.threads(), lead);
+    let stretches = Stretches::new(cut.stretches(plan.shape.batch), lead, MIN_LEADS * lead);
+    let segments = Mutex::new(Vec::new());
+    let walk = |own| {
+        while let Some(stretch) = stretches.take(own) {
+            let segment = Segment::walk(pass, plan, lead, &stretch, || {
+                stretches.advance(own, plan.rows_of(ADVANCE_BYTES))
+            });
+            segments.lock().unwrap_or_else(PoisonError::into_inner).push(segment);
         }
+    };
+    match stretches.count() {
+        1 => walk(0),
+        tasks => threads.for_each(tasks, &walk),
     }
-    for index in 0..plan.tiles() {
-        mend(pass, plan, &cut, plan.tile(index), &guesses, &mut ends);
+    let mut segments = segments.into_inner().unwrap_or_else(PoisonError::into_inner);
+    segments.sort_by_key(|segment| (segment.batch, segment.positions.start));
+    for sequence in segments.chunk_by_mut(|x, y| x.batch == y.batch) {
+        for tile in plan.tiles_of(sequence[0].batch) {
+            mend(pass, plan.level, tile, sequence);
+        }
     }
     true
 }
 
-/// Time, cut up.
+/// Time, cut up, before anyone has begun.
 struct Cut {
     seqlen: usize,
-    channels: usize,
     count: usize,
     lead: usize,
 }
@@ -72,9 +83,16 @@ struct Cut {
 impl Cut {
     /// As many segments a sequence as give every thread as many, but not short ones.
     fn new(plan: &Plan, threads: usize, lead: usize) -> Self {
-        let (seqlen, channels) = (plan.shape.seqlen, plan.shape.channels);
+        let seqlen = plan.shape.seqlen;
         let count = shares(plan.shape.batch, threads).min(seqlen / (MIN_LEADS * lead)).max(1);
-        Self { seqlen, channels, count, lead }
+        Self { seqlen, count, lead }
+    }
+
+    /// The segments of all sequences.
+    fn stretches(&self, batch: usize) -> impl Iterator<Item = Stretch> {
+        let segment =
+            move |i| Stretch { batch: i / self.count, positions: self.segment(i % self.count) };
+        (0..batch * self.count).map(segment)
     }
 
     /// Positions of segment `index`. The first one needs no lead, and is longer by that.
@@ -84,19 +102,12 @@ impl Cut {
             |i: usize| if i == 0 { 0 } else { i * walked / self.count - (i - 1) * self.lead };
         edge(index)..edge(index + 1)
     }
-
-    /// Where the state of a tile at a segment lies in `[B, segments, C]`.
-    fn lanes(&self, tile: Tile, segment: usize) -> Range<usize> {
-        let at = (tile.batch * self.count + segment) * self.channels + tile.first;
-        at..at + tile.width
-    }
 }
 
 /// After how many tokens a walk that begins with a state of zero has the bits of the true one, in all channels,
 /// if it does at all.
 fn try_out<P: Pass>(pass: &P, plan: &Plan) -> Option<usize> {
-    let in_sequence = plan.tiles() / plan.shape.batch;
-    let tiles = (0..in_sequence).map(|index| plan.tile(index));
+    let tiles = plan.tiles_of(0);
     // Some channels alone first: if they do not forget, little time is lost.
     let first = plan.tile(0);
     let few = Tile { width: first.width.min(FEW), ..first };
@@ -134,84 +145,86 @@ fn approach<P: Pass>(
     unsafe { drive::walk(level, pass, tile, positions, &mut walk) };
 }
 
-/// One segment of one sequence, all channels.
-struct Segment<'p, E> {
+/// Some tokens of one sequence, all channels, walked through by one thread.
+struct Segment<E> {
     batch: usize,
-    index: usize,
-    /// `[B, segments, C]`: the state that it was begun with.
-    guesses: &'p Output<'p, E>,
-    /// `[B, segments, C]`: the state that it ended with.
-    ends: &'p Output<'p, E>,
+    positions: Range<usize>,
+    /// `[C]`: the state that it was begun with.
+    guess: Vec<E>,
+    /// `[C]`: the state that it ended with.
+    end: Vec<E>,
 }
 
-impl<E: ScanElement> Segment<'_, E> {
-    fn walk<P: Pass<Element = E>>(self, pass: &P, plan: &Plan, cut: &Cut) {
-        let Self { batch, index, guesses, ends } = self;
-        let positions = cut.segment(index);
-        let in_sequence = plan.tiles() / plan.shape.batch;
-        let mut tiles: Vec<_> = (batch * in_sequence..(batch + 1) * in_sequence)
-            .map(|tile| (plan.tile(tile), Lanes::zero()))
-            .collect();
+impl<E: ScanElement> Segment<E> {
+    /// Walks through what `advance` gives, from the beginning of `stretch` on.
+    fn walk<P: Pass<Element = E>>(
+        pass: &P,
+        plan: &Plan,
+        lead: usize,
+        stretch: &Stretch,
+        advance: impl Fn() -> Option<Range<usize>>,
+    ) -> Self {
+        let begin = stretch.positions.start;
+        let mut tiles: Vec<_> =
+            plan.tiles_of(stretch.batch).map(|tile| (tile, Lanes::zero())).collect();
+        for (tile, state) in &mut tiles {
+            if begin == 0 {
+                pass.start(*tile, &mut state.0[tile.lanes()]);
+            } else {
+                approach(plan.level, pass, *tile, begin - lead..begin, state);
+            }
+        }
+        let states = |tiles: &[(Tile, Lanes<E>)]| {
+            let mut states = vec![E::ZERO; plan.shape.channels];
+            for (tile, state) in tiles {
+                states[tile.channels()].copy_from_slice(&state.0[tile.lanes()]);
+            }
+            states
+        };
+        let guess = states(&tiles);
         if pass.goes_backwards() {
             tiles.reverse();
         }
-        let keep = |states: &Output<'_, P::Element>, (tile, state): &(Tile, Lanes<_>)| {
-            let lanes = cut.lanes(*tile, index);
-            // SAFETY: every segment is walked through by one task.
-            let mut row = unsafe { states.row(lanes.start, lanes.len()) };
-            row.lanes(0..tile.width).copy_from_slice(&state.0[tile.lanes()]);
-        };
-        for entry in &mut tiles {
-            let (tile, state) = entry;
-            if index == 0 {
-                pass.start(*tile, &mut state.0[tile.lanes()]);
-            } else {
-                let lead = positions.start - cut.lead..positions.start;
-                approach(plan.level, pass, *tile, lead, state);
+        let mut end = begin;
+        while let Some(positions) = advance() {
+            end = positions.end;
+            // One tile alone has nobody to wait for.
+            let block_len = if tiles.len() > 1 { plan.block_len } else { positions.len() };
+            for begin in positions.clone().step_by(block_len) {
+                let block = begin..(begin + block_len).min(positions.end);
+                for (tile, state) in &mut tiles {
+                    let mut walk = Walk::writing(&mut state.0[tile.lanes()], None, plan.ahead);
+                    // SAFETY: every token is given to one thread.
+                    unsafe { drive::walk(plan.level, pass, *tile, block.clone(), &mut walk) };
+                }
             }
-            keep(guesses, entry);
-        }
-        // One tile alone has nobody to wait for.
-        let block_len = if tiles.len() > 1 { plan.block_len } else { positions.len() };
-        for begin in positions.clone().step_by(block_len) {
-            let block = begin..(begin + block_len).min(positions.end);
-            for (tile, state) in &mut tiles {
-                let mut walk = Walk::writing(&mut state.0[tile.lanes()], None, plan.ahead);
-                // SAFETY: every segment is walked through by one task.
-                unsafe { drive::walk(plan.level, pass, *tile, block.clone(), &mut walk) };
-            }
-        }
-        for entry in &tiles {
-            keep(ends, entry);
         }
         fence();
+        Self { batch: stretch.batch, positions: begin..end, guess, end: states(&tiles) }
     }
 }
 
 /// Compares the guesses of a tile with the truth, and mends what came of those that were wrong.
-fn mend<P: Pass>(
-    pass: &P,
-    plan: &Plan,
-    cut: &Cut,
-    tile: Tile,
-    guesses: &[P::Element],
-    ends: &mut [P::Element],
-) {
-    for segment in 1..cut.count {
-        let entered = cut.lanes(tile, segment);
-        let truth = &ends[cut.lanes(tile, segment - 1)];
-        if same_bits(&guesses[entered.clone()], truth) {
+fn mend<P: Pass>(pass: &P, level: Level, tile: Tile, segments: &mut [Segment<P::Element>]) {
+    let channels = tile.channels();
+    for i in 1..segments.len() {
+        let (before, segment) = segments.split_at_mut(i);
+        let (truth, segment) = (&before[i - 1].end[channels.clone()], &mut segment[0]);
+        let guess = &segment.guess[channels.clone()];
+        if same_bits(guess, truth) {
             continue;
         }
         let (mut wrong, mut right) = (Lanes::zero(), Lanes::zero());
-        wrong.0[tile.lanes()].copy_from_slice(&guesses[entered.clone()]);
+        wrong.0[tile.lanes()].copy_from_slice(guess);
         right.0[tile.lanes()].copy_from_slice(truth);
-        if !meet(plan.level, pass, tile, cut.segment(segment), [&mut wrong, &mut right]) {
-            ends[entered].copy_from_slice(&right.0[tile.lanes()]);
+        if !meet(level, pass, tile, segment.positions.clone(), [&mut wrong, &mut right]) {
+            segment.end[channels.clone()].copy_from_slice(&right.0[tile.lanes()]);
         }
     }
-    // SAFETY: every tile is finished once.
-    unsafe { pass.finish(tile, &ends[cut.lanes(tile, cut.count - 1)]) };
+    if let Some(last) = segments.last() {
+        // SAFETY: every tile is finished once.
+        unsafe { pass.finish(tile, &last.end[channels]) };
+    }
     fence();
 }
 

@@ -19,6 +19,11 @@ pub(crate) struct Tile {
 }
 
 impl Tile {
+    /// Its channels.
+    pub(crate) const fn channels(&self) -> Range<usize> {
+        self.first..self.first + self.width
+    }
+
     /// Where the tile's channels lie in a `[B, C]` array.
     pub(crate) const fn in_state(&self, channels: usize) -> Range<usize> {
         let at = self.batch * channels + self.first;

@@ -45,6 +45,25 @@ impl ParallelFor for Many {
     }
 }
 
+/// Threads that come late, each a little later than the one before: those that are there have begun with their work.
+#[derive(Debug)]
+struct Late;
+
+impl ParallelFor for Late {
+    fn threads(&self) -> usize {
+        4
+    }
+
+    fn for_each(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        std::thread::scope(|scope| {
+            for i in (0..tasks).rev() {
+                scope.spawn(move || task(i));
+                std::thread::sleep(std::time::Duration::from_micros(500));
+            }
+        });
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum How {
     Through,
@@ -105,7 +124,7 @@ fn run<E: ScanElement>(scan: &Scan<'_, E>, how: How, threads: &dyn ParallelFor) 
 fn check<E: ScanElement>(what: &str, scan: &Scan<'_, E>) -> bool {
     let expected = run(scan, How::Through, &Rayon).unwrap();
     let mut wanted = true;
-    for threads in [&LastFirst as &dyn ParallelFor, &Many] {
+    for threads in [&LastFirst as &dyn ParallelFor, &Many, &Late] {
         for how in [How::Segments, How::Relay] {
             let Some(results) = run(scan, how, threads) else {
                 wanted = false;
