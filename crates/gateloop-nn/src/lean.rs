@@ -98,8 +98,9 @@ impl Function for GeluLinear {
         };
         let dbias = needs_grad[2].then(|| dy_rows.f_sum_dim_intlist(0i64, false, None::<Kind>));
         let dh = if needs_grad[0] {
-            let dactivated = dy_rows.f_mm(weight)?.f_view_as(h)?;
-            Some(h.f_gelu_backward(&dactivated, self.approximation)?)
+            // In its place, for here a training step takes the most memory.
+            let d = dy_rows.f_mm(weight)?.f_view_as(h)?;
+            Some(h.f_gelu_backward_grad_input(&d, &d, self.approximation)?)
         } else {
             None
         };
