@@ -1,7 +1,10 @@
 //! The fused operators of CPU tensors: gate, scan and readout in one pass over what the projections
 //! wrote; the backward pass computes the states again, so that training keeps the projections only.
 
+mod gated;
 mod slice;
+
+pub(crate) use gated::gated_gate_loop;
 
 use crate::autograd::{Function, Saved};
 use crate::elements::{Elements, Output, TensorElement};
@@ -104,6 +107,35 @@ impl FusedFunction {
         }
     }
 
+    /// `y` and the last state; the checkpoints.
+    fn run(&self, inputs: &[Tensor]) -> Result<([Tensor; 2], Tensor)> {
+        match (inputs[0].kind(), self.is_complex) {
+            (Kind::Float, true) => self.run_complex::<f32>(inputs),
+            (Kind::Double, true) => self.run_complex::<f64>(inputs),
+            (Kind::Float, false) => self.run_simple::<f32>(inputs),
+            (Kind::Double, false) => self.run_simple::<f64>(inputs),
+            (actual, _) => Err(kind_error(actual)),
+        }
+    }
+
+    /// The gradients of the projections and, if there was one, of the state.
+    fn gradients(
+        &self,
+        kept: &Kept<'_>,
+        dy: Option<&Tensor>,
+        dh_last: Option<&Tensor>,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let packed = &kept.inputs[0];
+        let dy = self.gradient_or_zeros(dy, packed)?;
+        match (packed.kind(), self.is_complex) {
+            (Kind::Float, true) => self.adjoint_complex::<f32>(kept, &dy, dh_last),
+            (Kind::Double, true) => self.adjoint_complex::<f64>(kept, &dy, dh_last),
+            (Kind::Float, false) => self.adjoint_simple::<f32>(kept, &dy, dh_last),
+            (Kind::Double, false) => self.adjoint_simple::<f64>(kept, &dy, dh_last),
+            (actual, _) => Err(kind_error(actual)),
+        }
+    }
+
     fn projections(&self) -> usize {
         if self.is_complex { 2 } else { 1 }
     }
@@ -128,7 +160,7 @@ impl FusedFunction {
         Ok(Tensor::f_zeros(dims, (packed.kind(), packed.device()))?)
     }
 
-    fn run_complex<R: TensorReal>(&self, inputs: &[Tensor]) -> Result<(Vec<Tensor>, Tensor)>
+    fn run_complex<R: TensorReal>(&self, inputs: &[Tensor]) -> Result<([Tensor; 2], Tensor)>
     where
         Complex<R>: TensorElement,
     {
@@ -144,7 +176,7 @@ impl FusedFunction {
         Ok(outputs.finish())
     }
 
-    fn run_simple<R: TensorReal>(&self, inputs: &[Tensor]) -> Result<(Vec<Tensor>, Tensor)> {
+    fn run_simple<R: TensorReal>(&self, inputs: &[Tensor]) -> Result<([Tensor; 2], Tensor)> {
         let packed = Elements::of::<R>("packed", &inputs[0])?;
         let h0 = inputs.get(1).map(|h0| Elements::of::<R>("state", h0)).transpose()?;
         let mut operator = self.simple_operator(&packed)?;
@@ -280,8 +312,8 @@ impl<R: TensorReal, S: TensorElement> Outputs<R, S> {
     }
 
     /// `y` and the last state; the checkpoints.
-    fn finish(self) -> (Vec<Tensor>, Tensor) {
-        let outputs = vec![self.y.into_tensor(), self.last.into_tensor()];
+    fn finish(self) -> ([Tensor; 2], Tensor) {
+        let outputs = [self.y.into_tensor(), self.last.into_tensor()];
         (outputs, self.checkpoints.into_tensor())
     }
 }
@@ -322,18 +354,12 @@ impl Function for FusedFunction {
     const OUTPUTS: usize = 2;
 
     fn forward(&self, inputs: &[Tensor], saved: &mut Saved) -> Result<Vec<Tensor>> {
-        let (outputs, checkpoints) = match (inputs[0].kind(), self.is_complex) {
-            (Kind::Float, true) => self.run_complex::<f32>(inputs)?,
-            (Kind::Double, true) => self.run_complex::<f64>(inputs)?,
-            (Kind::Float, false) => self.run_simple::<f32>(inputs)?,
-            (Kind::Double, false) => self.run_simple::<f64>(inputs)?,
-            (actual, _) => return Err(kind_error(actual)),
-        };
+        let (outputs, checkpoints) = self.run(inputs)?;
         let (projections, state) = inputs.split_at(self.projections());
         for tensor in projections.iter().chain([&checkpoints]).chain(state) {
             saved.push(tensor);
         }
-        Ok(outputs)
+        Ok(outputs.into())
     }
 
     fn backward(
@@ -344,15 +370,7 @@ impl Function for FusedFunction {
     ) -> Result<Vec<Option<Tensor>>> {
         let n = self.projections();
         let kept = Kept { inputs: &saved[..n], checkpoints: &saved[n], state: saved.get(n + 1) };
-        let dy = self.gradient_or_zeros(grad_outputs[0].as_ref(), &saved[0])?;
-        let last = grad_outputs[1].as_ref();
-        match (saved[0].kind(), self.is_complex) {
-            (Kind::Float, true) => self.adjoint_complex::<f32>(&kept, &dy, last),
-            (Kind::Double, true) => self.adjoint_complex::<f64>(&kept, &dy, last),
-            (Kind::Float, false) => self.adjoint_simple::<f32>(&kept, &dy, last),
-            (Kind::Double, false) => self.adjoint_simple::<f64>(&kept, &dy, last),
-            (actual, _) => Err(kind_error(actual)),
-        }
+        self.gradients(&kept, grad_outputs[0].as_ref(), grad_outputs[1].as_ref())
     }
 }
 

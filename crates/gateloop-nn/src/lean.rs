@@ -6,7 +6,7 @@
 use crate::autocast::Autocast;
 use crate::autograd::{self, Function, Saved, gradients_are_recorded, records_gradient};
 use crate::elements::stored;
-use crate::error::Result;
+use crate::error::{NnError, Result};
 use crate::feed_forward::Gelu;
 use crate::linear::{Linear, forward_few};
 use crate::pointwise;
@@ -109,7 +109,34 @@ impl Function for GeluLinear {
 }
 
 /// Inputs y and g [.., in] and W [out, in].
-struct SwishLinear;
+pub(crate) struct SwishLinear;
+
+impl SwishLinear {
+    /// W (y silu(g)).
+    pub(crate) fn value([y, g, weight]: [&Tensor; 3]) -> Result<Tensor> {
+        Ok(g.f_silu()?.f_mul_(y)?.f_linear(weight, None::<Tensor>)?)
+    }
+
+    /// The gradients of y, g and W, as far as they are needed, from that of the value.
+    pub(crate) fn gradients(
+        [y, g, weight]: [&Tensor; 3],
+        d: &Tensor,
+        [needs_y, needs_g, needs_weight]: [bool; 3],
+    ) -> Result<[Option<Tensor>; 3]> {
+        let d = rows(d)?;
+        let silu = g.f_silu()?;
+        let dweight = needs_weight
+            .then(|| Ok::<_, NnError>(d.f_transpose(0, 1)?.f_mm(&rows(&silu.f_mul(y)?)?)?));
+        let dweight = dweight.transpose()?;
+        if !(needs_y || needs_g) {
+            return Ok([None, None, dweight]);
+        }
+        let dgated = d.f_mm(weight)?.f_view_as(y)?;
+        let dg = needs_g.then(|| g.f_silu_backward(&dgated.f_mul(y)?)).transpose()?;
+        let dy = needs_y.then(|| dgated.f_mul(&silu)).transpose()?;
+        Ok([dy, dg, dweight])
+    }
+}
 
 impl Function for SwishLinear {
     const OUTPUTS: usize = 1;
@@ -118,8 +145,7 @@ impl Function for SwishLinear {
         for input in inputs {
             saved.push(input);
         }
-        let gated = inputs[1].f_silu()?.f_mul_(&inputs[0])?;
-        Ok(vec![gated.f_linear(&inputs[2], None::<Tensor>)?])
+        Ok(vec![Self::value([&inputs[0], &inputs[1], &inputs[2]])?])
     }
 
     fn backward(
@@ -129,21 +155,8 @@ impl Function for SwishLinear {
         needs_grad: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(d) = &grad_outputs[0] else { return Ok(vec![None, None, None]) };
-        let (y, g, weight) = (&saved[0], &saved[1], &saved[2]);
-        let d = rows(d)?;
-        let silu = g.f_silu()?;
-        let dweight = if needs_grad[2] {
-            Some(d.f_transpose(0, 1)?.f_mm(&rows(&silu.f_mul(y)?)?)?)
-        } else {
-            None
-        };
-        if !(needs_grad[0] || needs_grad[1]) {
-            return Ok(vec![None, None, dweight]);
-        }
-        let dgated = d.f_mm(weight)?.f_view_as(y)?;
-        let dg = needs_grad[1].then(|| g.f_silu_backward(&dgated.f_mul(y)?)).transpose()?;
-        let dy = needs_grad[0].then(|| dgated.f_mul(&silu)).transpose()?;
-        Ok(vec![dy, dg, dweight])
+        let needs = [needs_grad[0], needs_grad[1], needs_grad[2]];
+        Ok(Self::gradients([&saved[0], &saved[1], &saved[2]], d, needs)?.into())
     }
 }
 

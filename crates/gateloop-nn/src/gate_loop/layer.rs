@@ -209,6 +209,10 @@ impl GateLoop {
         let z = scale_gradient(z, self.config.frac_gradient_state_transition)?;
         let (y, state) = if self.is_fused() && input.x.device() == Device::Cpu {
             let qkv = self.with_keys(&projected[0])?;
+            let gates = projected.get(2).filter(|_| state.is_none());
+            if let Some(outputs) = self.run_gated(&qkv, &z, gates, transition, input)? {
+                return Ok(outputs);
+            }
             self.run_fused(&qkv, &z, state, transition, input)?
         } else {
             let z = z.f_view([batch, seqlen, self.heads, 2])?;
@@ -324,6 +328,28 @@ impl GateLoop {
         Ok(state.f_view([batch, self.heads])?)
     }
 
+    /// Operator, gates and output projection as one, from a state of zero, where that keeps less for the backward pass.
+    fn run_gated(
+        &self,
+        qkv: &Tensor,
+        z: &Tensor,
+        gates: Option<&Tensor>,
+        transition: TransitionMode,
+        input: LayerInput<'_>,
+    ) -> Result<Option<(Tensor, Tensor)>> {
+        let (Some(gates), Some(out), None, None) = (gates, &self.to_out, &self.sub_ln, input.ranks)
+        else {
+            return Ok(None);
+        };
+        let options = fused_options(transition, input);
+        let outputs = fused::gated_gate_loop([qkv, z, gates], out, options)?;
+        let with_dims = |(y, last): (Tensor, Tensor)| {
+            let batch = z.size()[0];
+            Ok((y, last.f_view([batch, self.heads, 1, 1])?))
+        };
+        outputs.map(with_dims).transpose()
+    }
+
     fn run_fused(
         &self,
         qkv: &Tensor,
@@ -333,12 +359,7 @@ impl GateLoop {
         input: LayerInput<'_>,
     ) -> Result<(Tensor, Tensor)> {
         let kind = qkv.kind();
-        let options = fused::Options {
-            mode: gate_mode(transition),
-            reverse: false,
-            segment_starts: input.segments.map(Segments::shared_starts),
-            ranks: input.ranks.cloned(),
-        };
+        let options = fused_options(transition, input);
         let batch = z.size()[0];
         let state = state.map(|state| self.flat_state(state, batch)).transpose()?;
         let (y, last) = fused::gate_loop(&widen(qkv)?, &widen(z)?, state.as_ref(), options)?;
@@ -388,6 +409,16 @@ impl GateLoop {
         }
         let inputs: Vec<Tensor> = inputs.into_iter().map(Tensor::shallow_clone).collect();
         operator(&inputs, transition, form, starts.as_ref(), input.ranks)
+    }
+}
+
+/// How the operator of one kernel on a CPU is run.
+fn fused_options(transition: TransitionMode, input: LayerInput<'_>) -> fused::Options {
+    fused::Options {
+        mode: gate_mode(transition),
+        reverse: false,
+        segment_starts: input.segments.map(Segments::shared_starts),
+        ranks: input.ranks.cloned(),
     }
 }
 
