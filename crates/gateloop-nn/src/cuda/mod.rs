@@ -1,6 +1,7 @@
 //! CUDA tensors: the kernels of gateloop-scan on torch's stream and in torch's memory.
 
 mod gate_loop;
+pub(crate) mod heads;
 mod memory;
 mod scan;
 mod torch;

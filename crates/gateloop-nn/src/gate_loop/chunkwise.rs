@@ -8,18 +8,15 @@
 //! y[i] = sum_{j<=i} e^{g[i]-g[j]} cos(p[i]-p[j]) (q[i].k[j]) v[j] + q[i] Re(e^{g[i]+ip[i]} S_in)
 //! ```
 //!
-//! and `cos(p[i]-p[j]) (q[i].k[j])` is one product of `[q cos p, q sin p]` with `[k cos p, k sin p]`.
-//! Derivation: docs/math.md.
-//!
-//! The sums, their exponentials, sines and cosines are taken in double precision before they go on in the
-//! operands': a sum of 64 phases in f32 would leave five digits of the angle. They are as many as there
-//! are tokens and heads, so this costs nothing beside the products. Every exponent is a sum of ln|a| over a
-//! range of tokens, never positive.
+//! and `q Re(e^{g+ip} S)` is one product of `[q e^g cos p, q e^g sin p]` with `[Re S; -Im S]`. Derivation: docs/math.md.
+//! What is not a product is in [`between`](super::between). Every exponent is a sum of ln|a| over a range of tokens, never
+//! positive.
 
+use super::between::{Sums, turn};
 use super::heads;
 use super::operator::{Before, Dims, Operands, state_or_zeros};
 use super::polar::exp_polar;
-use super::within::{Rotation, within_chunk};
+use super::within::within_chunk;
 use crate::error::Result;
 use crate::scan::{ScanOptions, scan, scan_over_ranks};
 use tch::{Device, Kind, Tensor};
@@ -44,9 +41,8 @@ struct Chunks {
 }
 
 impl Chunks {
-    /// What was computed in double precision, in the operands'.
-    fn narrow(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_to_kind(self.q.kind())?)
+    fn sums(&self) -> Sums<'_> {
+        Sums { log_a: &self.log_a, phase: &self.phase }
     }
 }
 
@@ -73,10 +69,8 @@ fn run_in_products(
 ) -> Result<(Tensor, Tensor)> {
     let chunks = cut(operands, dims, chunk_len)?;
     let (entry, last) = states(&chunks, before, dims)?;
-    let within = within_chunk([&chunks.q, &chunks.k, &chunks.v], &chunks.log_a, &chunks.phase)?;
-    let q2 = Rotation::by(&chunks.phase, chunks.q.kind())?.of(&chunks.q)?; // [B, H, N, C, 2d]
-    let fading = chunks.narrow(&chunks.log_a.f_exp()?)?.f_unsqueeze(-1)?;
-    let from_state = q2.f_matmul(&entry)?.f_mul(&fading)?;
+    let within = within_chunk([&chunks.q, &chunks.k, &chunks.v], chunks.sums())?;
+    let from_state = turn(&chunks.q, chunks.sums())?.f_matmul(&entry)?;
     let y = within
         .f_add(&from_state)?
         .f_flatten(2, 3)? // [B, H, N C, d]
@@ -118,14 +112,11 @@ fn states(chunks: &Chunks, before: Before<'_>, dims: &Dims) -> Result<(Tensor, T
     let total_log_a = chunks.log_a.f_narrow(-1, -1, 1)?; // [B, H, N, 1]
     let total_phase = chunks.phase.f_narrow(-1, -1, 1)?;
 
-    // What each token leaves at the end of its chunk: e^{(g_C - g) + i (p_C - p)} k^T v.
-    let weight = total_log_a.f_sub(&chunks.log_a)?.f_exp()?;
-    let angle = total_phase.f_sub(&chunks.phase)?;
-    let part = |x: Tensor| -> Result<Tensor> {
-        let weighted = chunks.k.f_mul(&chunks.narrow(&weight.f_mul(&x)?)?.f_unsqueeze(-1)?)?;
-        Ok(weighted.f_transpose(-2, -1)?.f_matmul(&chunks.v)?) // [B, H, N, d, d]
-    };
-    let added = Tensor::f_complex(&part(angle.f_cos()?)?, &part(angle.f_sin()?)?)?;
+    // What the tokens leave at the end of their chunk: e^{(g_C - g) + i (p_C - p)} k^T v, both parts in one product.
+    let (log_a, phase) = (total_log_a.f_sub(&chunks.log_a)?, total_phase.f_sub(&chunks.phase)?);
+    let turned = turn(&chunks.k, Sums { log_a: &log_a, phase: &phase })?;
+    let parts = turned.f_transpose(-2, -1)?.f_matmul(&chunks.v)?.f_chunk(2, -2)?; // [B, H, N, d, d]
+    let added = Tensor::f_complex(&parts[0], &parts[1])?;
 
     // The states at chunk ends are a diagonal scan over the chunks.
     let flat = [batch * heads, chunks.n, d * d];

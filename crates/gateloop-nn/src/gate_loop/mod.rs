@@ -9,6 +9,7 @@
 //! (GateLoop, arXiv 2311.01927, section 3). [`gate_loop`] is the operator in each of its equivalent
 //! [`Form`]s; [`GateLoop`] is the layer with its projections, gates and decoding state.
 
+pub(crate) mod between;
 mod chunkwise;
 mod heads;
 mod layer;
