@@ -33,8 +33,8 @@ pub(crate) struct WeighGradients {
 /// `e^{g[i]-g[j]} cos(p[i]-p[j]) scores[i, j]` for j <= i, and 0 above the diagonal, whatever is there.
 ///
 /// # Shapes
-/// - `scores`: [.., C, C], which nothing else holds: the result may lie in its place
-pub(super) fn weigh(scores: Tensor, sums: Sums<'_>) -> Result<Tensor> {
+/// - `scores`: [.., C, C], which nothing needs any more: the result may lie in its place
+pub(super) fn weigh(scores: &Tensor, sums: Sums<'_>) -> Result<Tensor> {
     if let Device::Cuda(_) = scores.device() {
         let scores = scores.f_contiguous()?;
         kernels::weigh(&scores, sums)?;
@@ -51,8 +51,8 @@ pub(super) fn weigh(scores: Tensor, sums: Sums<'_>) -> Result<Tensor> {
 /// pairs that lie wholly after t are in it twice, once of each sign. There are more of those than of the others, so they
 /// have to vanish exactly: both signs are taken of the same numbers, and added up in double precision.
 pub(super) fn weigh_adjoint(
-    scores: Tensor,
-    dweighed: Tensor,
+    scores: &Tensor,
+    dweighed: &Tensor,
     sums: Sums<'_>,
 ) -> Result<WeighGradients> {
     if let Device::Cuda(_) = scores.device() {
@@ -65,7 +65,7 @@ pub(super) fn weigh_adjoint(
     let weighed = pairs.without_future(scores.f_mul(&cosine)?)?;
     let dlog_a = later_less_earlier(dweighed.f_mul(&weighed)?)?;
     let sine = pairs.sine(scores.kind())?;
-    let dphase = later_less_earlier(scores.f_mul(&sine)?.f_mul(&dweighed)?.f_neg()?)?;
+    let dphase = later_less_earlier(scores.f_mul(&sine)?.f_mul(dweighed)?.f_neg()?)?;
     let dscores = pairs.without_future(dweighed.f_mul(&cosine)?)?;
     Ok(WeighGradients { weighed, dscores, dlog_a, dphase })
 }
@@ -199,8 +199,8 @@ mod tests {
 
         let (log_a, phase) = (log_a.detach(), phase.detach());
         let sums = Sums { log_a: &log_a, phase: &phase };
-        assert_near(&weigh(scores.detach(), sums)?, &formula.detach());
-        let ours = weigh_adjoint(scores.detach(), dweighed, sums)?;
+        assert_near(&weigh(&scores.detach(), sums)?, &formula.detach());
+        let ours = weigh_adjoint(&scores.detach(), &dweighed, sums)?;
         assert_near(&ours.weighed, &formula.detach());
         for (ours, theirs) in [ours.dscores, ours.dlog_a, ours.dphase].iter().zip(&theirs) {
             assert_near(ours, theirs);
@@ -216,9 +216,9 @@ mod tests {
             let future = Tensor::ones([7, 7], (Kind::Bool, Device::Cpu)).triu(1);
             Tensor::ones([3, 7, 7], DOUBLE).masked_fill(&future, f64::NAN)
         };
-        let ours = weigh_adjoint(spoilt(), spoilt(), sums)?;
+        let ours = weigh_adjoint(&spoilt(), &spoilt(), sums)?;
         let WeighGradients { weighed, dscores, dlog_a, dphase } = &ours;
-        for tensor in [&weigh(spoilt(), sums)?, weighed, dscores, dlog_a, dphase] {
+        for tensor in [&weigh(&spoilt(), sums)?, weighed, dscores, dlog_a, dphase] {
             assert!(bool::try_from(tensor.isfinite().all())?);
         }
         assert_eq!(weighed.triu(1).abs().max().double_value(&[]), 0.0);

@@ -26,7 +26,7 @@ impl Function for WithinChunk {
             saved.push(tensor);
         }
         let [q, k, v, log_a, phase] = inputs else { unreachable!("five inputs are given") };
-        let scores = weigh(q.f_matmul(&k.f_transpose(-2, -1)?)?, Sums { log_a, phase })?;
+        let scores = weigh(&q.f_matmul(&k.f_transpose(-2, -1)?)?, Sums { log_a, phase })?;
         Ok(vec![scores.f_matmul(v)?])
     }
 
@@ -40,7 +40,7 @@ impl Function for WithinChunk {
         let [q, k, v, log_a, phase] = saved else { unreachable!("five tensors are kept") };
         let scores = q.f_matmul(&k.f_transpose(-2, -1)?)?;
         let dweighed = dy.f_matmul(&v.f_transpose(-2, -1)?)?;
-        let pairs = weigh_adjoint(scores, dweighed, Sums { log_a, phase })?;
+        let pairs = weigh_adjoint(&scores, &dweighed, Sums { log_a, phase })?;
         let dv = pairs.weighed.f_transpose(-2, -1)?.f_matmul(dy)?;
         let dq = pairs.dscores.f_matmul(k)?;
         let dk = pairs.dscores.f_transpose(-2, -1)?.f_matmul(q)?;
