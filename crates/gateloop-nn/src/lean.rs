@@ -66,19 +66,78 @@ pub(crate) fn rows(x: &Tensor) -> Result<Tensor> {
     Ok(x.f_reshape([-1, x.size().last().copied().unwrap_or(1)])?)
 }
 
+/// The sizes of x [.., D] with another width.
+pub(crate) fn with_width(x: &Tensor, width: i64) -> Vec<i64> {
+    let mut dims = x.size();
+    if let Some(last) = dims.last_mut() {
+        *last = width;
+    }
+    dims
+}
+
 /// Inputs h [.., in], W [out, in] and b `[out]`.
 struct GeluLinear {
     approximation: &'static str,
+}
+
+/// Rows whose activations are there at a time: enough for the products, and few enough for a cache.
+const BLOCK_ROWS: i64 = 1024;
+
+/// The blocks of so many rows, as (first, number).
+fn blocks(rows: i64) -> impl Iterator<Item = (i64, i64)> {
+    (0..rows).step_by(BLOCK_ROWS as usize).map(move |at| (at, BLOCK_ROWS.min(rows - at)))
+}
+
+impl GeluLinear {
+    /// W gelu(h) + b for rows h.
+    fn value(&self, [h, weight, bias]: [&Tensor; 3]) -> Result<Tensor> {
+        let (n, out) = (h.size()[0], weight.size()[0]);
+        let y = Tensor::f_empty([n, out], (h.kind(), h.device()))?;
+        for (at, len) in blocks(n) {
+            let activated = h.f_narrow(0, at, len)?.f_gelu(self.approximation)?;
+            let _ = activated.f_linear_out(&y.f_narrow(0, at, len)?, weight, Some(bias))?;
+        }
+        Ok(y)
+    }
+
+    /// The gradients of h and W, as far as they are needed, for rows of h and of the gradient of the value.
+    fn gradients(
+        &self,
+        [h, weight]: [&Tensor; 2],
+        dy: &Tensor,
+        [needs_h, needs_weight]: [bool; 2],
+    ) -> Result<[Option<Tensor>; 2]> {
+        let dh = needs_h.then(|| Tensor::f_empty(h.size(), (h.kind(), h.device()))).transpose()?;
+        let mut dweight: Option<Tensor> = None;
+        for (at, len) in blocks(h.size()[0]) {
+            let [h, dy] = [h.f_narrow(0, at, len)?, dy.f_narrow(0, at, len)?];
+            if needs_weight {
+                let (dy, activated) = (dy.f_transpose(0, 1)?, h.f_gelu(self.approximation)?);
+                dweight = Some(match dweight {
+                    Some(mut sum) => sum.f_addmm_(&dy, &activated)?,
+                    None => dy.f_mm(&activated)?,
+                });
+            }
+            if let Some(dh) = &dh {
+                // In its place, for here a training step takes the most memory.
+                let d = dh.f_narrow(0, at, len)?;
+                let _ = dy.f_mm_out(&d, weight)?;
+                let _ = h.f_gelu_backward_grad_input(&d, &d, self.approximation)?;
+            }
+        }
+        Ok([dh, dweight])
+    }
 }
 
 impl Function for GeluLinear {
     const OUTPUTS: usize = 1;
 
     fn forward(&self, inputs: &[Tensor], saved: &mut Saved) -> Result<Vec<Tensor>> {
-        saved.push(&inputs[0]);
-        saved.push(&inputs[1]);
-        let activated = inputs[0].f_gelu(self.approximation)?;
-        Ok(vec![activated.f_linear(&inputs[1], Some(&inputs[2]))?])
+        let [h, weight, bias] = inputs else { unreachable!("three inputs are given") };
+        saved.push(h);
+        saved.push(weight);
+        let y = self.value([&rows(h)?, weight, bias])?;
+        Ok(vec![y.f_view(&with_width(h, weight.size()[0])[..])?])
     }
 
     fn backward(
@@ -89,21 +148,11 @@ impl Function for GeluLinear {
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(dy) = &grad_outputs[0] else { return Ok(vec![None, None, None]) };
         let (h, weight) = (&saved[0], &saved[1]);
-        let dy_rows = rows(dy)?;
-        let dweight = if needs_grad[1] {
-            let activated = rows(&h.f_gelu(self.approximation)?)?;
-            Some(dy_rows.f_transpose(0, 1)?.f_mm(&activated)?)
-        } else {
-            None
-        };
-        let dbias = needs_grad[2].then(|| dy_rows.f_sum_dim_intlist(0i64, false, None::<Kind>));
-        let dh = if needs_grad[0] {
-            // In its place, for here a training step takes the most memory.
-            let d = dy_rows.f_mm(weight)?.f_view_as(h)?;
-            Some(h.f_gelu_backward_grad_input(&d, &d, self.approximation)?)
-        } else {
-            None
-        };
+        let dy = rows(dy)?;
+        let needs = [needs_grad[0], needs_grad[1]];
+        let [dh, dweight] = self.gradients([&rows(h)?, weight], &dy, needs)?;
+        let dh = dh.map(|dh| dh.f_view_as(h)).transpose()?;
+        let dbias = needs_grad[2].then(|| dy.f_sum_dim_intlist(0i64, false, None::<Kind>));
         Ok(vec![dh, dweight, dbias.transpose()?])
     }
 }
@@ -209,7 +258,8 @@ mod tests {
         let leaf = |shape: &[i64]| {
             Tensor::randn(shape, (Kind::Double, Device::Cpu)).set_requires_grad(true)
         };
-        let (y, g) = (leaf(&[2, 3, 5]), leaf(&[2, 3, 5]));
+        // More rows than a block has.
+        let (y, g) = (leaf(&[3, 700, 5]), leaf(&[3, 700, 5]));
         let mut vs = nn::VarStore::new(Device::Cpu);
         let map = Linear::new(&vs.root(), 5, 4, Bias::Without)?;
         vs.double();

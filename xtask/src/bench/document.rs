@@ -177,7 +177,7 @@ fn growth(text: &mut String, results: &Results) {
     line(text, "\n## Growth with the length of a sequence\n");
     line(
         text,
-        "A training step of a model of dim 128 and depth 2 on one sequence: its time by the token, what each \
+        "A training step of a model of dim 512 and depth 1 on one sequence: its time by the token, what each \
          token beyond the first adds to the time, and what each beyond the shortest sequence's adds to the peak \
          of the memory. That is measured in pages of 4 KB and without the buffers that libtorch's products keep, which \
          grow to 1.5 MB at some seven hundred tokens and no further; in large pages there are up to 4 MB more.\n",

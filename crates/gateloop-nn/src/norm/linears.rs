@@ -5,7 +5,7 @@ use super::RmsNormKind;
 use super::rms::RmsNormFunction;
 use crate::autograd::{self, Function, Saved};
 use crate::error::Result;
-use crate::lean::{applies, rows};
+use crate::lean::{applies, rows, with_width};
 use crate::linear::Linear;
 use tch::{Kind, Tensor};
 
@@ -51,15 +51,20 @@ impl<const N: usize> Function for NormLinears<N> {
 
     fn forward(&self, inputs: &[Tensor], saved: &mut Saved) -> Result<Vec<Tensor>> {
         let (weights, biases) = inputs[2..].split_at(N);
-        let normed = self.norm.forward(&inputs[..2], saved)?.remove(0);
+        let (x, options) = (&inputs[0], (inputs[0].kind(), inputs[0].device()));
+        // Before what is normed, which goes at the end of this function and would leave a hole before what stays.
+        let room = |weight: &Tensor| Tensor::f_empty(with_width(x, weight.size()[0]), options);
+        let outputs = weights.iter().map(room).collect::<std::result::Result<Vec<_>, _>>()?;
+        let normed = rows(&self.norm.forward(&inputs[..2], saved)?.remove(0))?;
         for weight in weights {
             saved.push(weight);
         }
         let mut biases = biases.iter();
-        let map = |(weight, &has_bias): (&Tensor, &bool)| {
-            Ok(normed.f_linear(weight, has_bias.then(|| biases.next()).flatten())?)
-        };
-        weights.iter().zip(&self.has_bias).map(map).collect()
+        for ((y, weight), &has_bias) in outputs.iter().zip(weights).zip(&self.has_bias) {
+            let bias = has_bias.then(|| biases.next()).flatten();
+            let _ = normed.f_linear_out(&rows(y)?, weight, bias)?;
+        }
+        Ok(outputs)
     }
 
     fn backward(

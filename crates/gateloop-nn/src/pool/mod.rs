@@ -11,6 +11,7 @@
 //! ```
 
 mod heap;
+mod region;
 
 pub use heap::Usage;
 
