@@ -156,6 +156,15 @@ impl Columns {
         // SAFETY: within the borrowed memory, and this column belongs to the calling thread.
         unsafe { self.data.add(index).write(value) };
     }
+
+    /// Numbers side by side in a row.
+    #[inline(always)]
+    fn set_all<const N: usize>(&self, row: usize, column: usize, values: [f32; N]) {
+        let index = row * self.out_dim + column;
+        assert!(index + N <= self.len);
+        // SAFETY: within the borrowed memory, and these columns belong to the calling thread.
+        unsafe { self.data.add(index).cast::<[f32; N]>().write(values) };
+    }
 }
 
 struct Work<'a> {

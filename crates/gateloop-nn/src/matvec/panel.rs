@@ -3,7 +3,7 @@
 //!
 //! A matrix product that packs both operands, as libtorch's does, takes a good part of its time for packing the
 //! weights where so few rows are multiplied with them. Here x alone is packed, once for all products with it; six
-//! rows of weights at a time are widened into the first-level cache.
+//! rows of weights at a time are read where they lie or, if they are kept in fewer bits, widened into the first-level cache.
 
 use super::isa::{Isa, Kernel, LANES};
 use super::tile::Weight;
@@ -81,7 +81,7 @@ fn pack(x: &[f32], in_dim: usize, panel: &mut [[f32; LANES]]) {
 /// What a thread works in.
 #[derive(Default)]
 struct Scratch {
-    /// The weights at work, [`ROWS`, `DEPTH`].
+    /// The weights at work, [`ROWS`, `DEPTH`], where they do not lie in f32 already.
     w: Vec<f32>,
     /// The sums so far, [panels, `ROWS`] of a number for each row of x.
     sums: Vec<[f32; LANES]>,
@@ -121,12 +121,16 @@ impl<W: Weight> ManyRows<'_, W> {
         let rows = x.len() / in_dim;
         for k in (0..in_dim).step_by(DEPTH) {
             let depth = DEPTH.min(in_dim - k);
-            self.widen(&mut scratch.w, o, n, k..k + depth);
             let next = if k + depth == in_dim { (o + n, 0) } else { (o, k + depth) };
             let panels = self.panels.each(in_dim).map(|panel| &panel[k..k + depth]);
             let mut ahead = Ahead::new(self.typed.w, in_dim, next, first + len, panels.len());
-            let (w, _) = scratch.w.as_chunks::<DEPTH>();
-            let w = [0, 1, 2, 3, 4, 5].map(|r| &w[r][..depth]);
+            let w = match W::as_f32(self.typed.w) {
+                Some(w) if n == ROWS => rows_of(&w[o * in_dim + k..], in_dim, depth),
+                _ => {
+                    self.widen(&mut scratch.w, o, n, k..k + depth);
+                    rows_of(&scratch.w, DEPTH, depth)
+                }
+            };
             let begins = k == 0;
             let mut panels = panels.zip(scratch.sums.chunks_exact_mut(ROWS));
             while let Some((x, sums)) = panels.next() {
@@ -141,10 +145,33 @@ impl<W: Weight> ManyRows<'_, W> {
                 }
             }
         }
-        for m in 0..rows {
-            let sums = &scratch.sums[m / LANES * ROWS..][..n];
-            for (r, sums) in sums.iter().enumerate() {
-                self.typed.store(m, o + r, sums[m % LANES]);
+        let (sums, _) = scratch.sums.as_chunks::<ROWS>();
+        for (panel, sums) in sums.iter().enumerate() {
+            let first = panel * LANES;
+            self.store(sums, first..rows.min(first + LANES), o, n);
+        }
+    }
+
+    /// Writes the results of some rows of x.
+    #[inline(always)]
+    fn store(&self, sums: &[[f32; LANES]; ROWS], of: std::ops::Range<usize>, o: usize, n: usize) {
+        let Work { bias, y, .. } = self.typed.work;
+        let mut results = *sums;
+        for (r, results) in results.iter_mut().enumerate().take(n) {
+            // What multiplies and adds nothing leaves the bits of a product as they are.
+            let scale = self.typed.scale.map_or(1.0, |scale| scale[o + r]);
+            let bias = bias.map_or(0.0, |bias| bias[o + r]);
+            for result in results {
+                *result = *result * scale + bias;
+            }
+        }
+        for (lane, m) in of.enumerate() {
+            if n == ROWS {
+                y.set_all(m, o, [0, 1, 2, 3, 4, 5].map(|r: usize| results[r][lane]));
+            } else {
+                for (r, results) in results.iter().enumerate().take(n) {
+                    y.set(m, o + r, results[lane]);
+                }
             }
         }
     }
@@ -158,6 +185,12 @@ impl<W: Weight> ManyRows<'_, W> {
             }
         }
     }
+}
+
+/// The first numbers of rows that begin `stride` apart.
+#[inline(always)]
+fn rows_of(w: &[f32], stride: usize, depth: usize) -> [&[f32]; ROWS] {
+    [0, 1, 2, 3, 4, 5].map(|r| &w[r * stride..][..depth])
 }
 
 /// Adds the products of rows of weights with P panels, all of one depth, column after column, to `sums`, or to

@@ -8,6 +8,10 @@ pub(super) trait Weight: Copy + Default + Sync {
     fn widen<I: Isa>(isa: I, from: &[Self; LANES]) -> I::Vector;
     /// Widens one, exactly.
     fn to_f32(self) -> f32;
+    /// Weights that are wide already.
+    fn as_f32(_weights: &[Self]) -> Option<&[f32]> {
+        None
+    }
 }
 
 impl Weight for f32 {
@@ -19,6 +23,11 @@ impl Weight for f32 {
     #[inline(always)]
     fn to_f32(self) -> f32 {
         self
+    }
+
+    #[inline(always)]
+    fn as_f32(weights: &[Self]) -> Option<&[f32]> {
+        Some(weights)
     }
 }
 
