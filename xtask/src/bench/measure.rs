@@ -14,9 +14,14 @@ use crate::error::Result;
 pub(crate) struct Effort {
     /// Samples of each side.
     pub(crate) samples: usize,
+    /// As many, of works that take no longer than [`SOON`] together: a single one of a few milliseconds says little on
+    /// a machine with other guests.
+    pub(crate) most: usize,
     /// A side that has taken so long gets no further sample.
     pub(crate) budget: Duration,
 }
+
+const SOON: Duration = Duration::from_secs(8);
 
 /// Measures works that are compared with each other; what goes wrong on a side stays with it.
 pub(crate) fn measure(
@@ -31,7 +36,11 @@ pub(crate) fn measure(
             Quantity::Memory => memory(work, workers)?,
         });
     }
-    for round in 0..effort.samples {
+    let started = Instant::now();
+    for round in 0..effort.most.max(effort.samples) {
+        if round >= effort.samples && started.elapsed() > SOON {
+            break;
+        }
         for (work, sides) in works.iter().zip(&mut begun) {
             let begin = round % sides.len().max(1);
             let (last, first) = sides.split_at_mut(begin);
@@ -149,7 +158,7 @@ mod tests {
         let selection =
             Selection { only: "scan/forward/f32/1x65536x512", peers: true, ..Selection::default() };
         let works = works(selection);
-        let effort = Effort { samples: 2, budget: Duration::from_mins(1) };
+        let effort = Effort { samples: 2, most: 2, budget: Duration::from_mins(1) };
         let measured = measure(works, effort, &mut workers).unwrap().remove(0);
         let of = |name: &str| measured.figures.iter().find(|f| f.side.name == name).unwrap();
         assert_eq!(of("ours").samples, [1.0, 1.0]);

@@ -68,8 +68,8 @@ impl Options {
     }
 
     fn effort(&self) -> Effort {
-        let (samples, seconds) = if self.quick { (5, 2) } else { (9, 30) };
-        Effort { samples, budget: Duration::from_secs(seconds) }
+        let (samples, most, seconds) = if self.quick { (5, 5, 2) } else { (9, 27, 30) };
+        Effort { samples, most, budget: Duration::from_secs(seconds) }
     }
 
     /// How long a worker may take for an answer: compiling, checking and the slowest step are in it.

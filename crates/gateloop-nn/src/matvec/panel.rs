@@ -123,7 +123,9 @@ impl<W: Weight> ManyRows<'_, W> {
             let depth = DEPTH.min(in_dim - k);
             let next = if k + depth == in_dim { (o + n, 0) } else { (o, k + depth) };
             let panels = self.panels.each(in_dim).map(|panel| &panel[k..k + depth]);
-            let mut ahead = Ahead::new(self.typed.w, in_dim, next, first + len, panels.len());
+            let at_a_time = if I::HAS_ROOM_FOR_TWO { 2 } else { 1 };
+            let passes = panels.len().div_ceil(at_a_time);
+            let ahead = Ahead { w: self.typed.w, in_dim, next, end: first + len, passes };
             let w = match W::as_f32(self.typed.w) {
                 Some(w) if n == ROWS => rows_of(&w[o * in_dim + k..], in_dim, depth),
                 _ => {
@@ -133,15 +135,15 @@ impl<W: Weight> ManyRows<'_, W> {
             };
             let begins = k == 0;
             let mut panels = panels.zip(scratch.sums.chunks_exact_mut(ROWS));
-            while let Some((x, sums)) = panels.next() {
-                ahead.step(isa);
+            for pass in 0..passes {
+                let Some((x, sums)) = panels.next() else { break };
+                let ahead = ahead.pass(pass);
                 let second = if I::HAS_ROOM_FOR_TWO { panels.next() } else { None };
                 match second {
                     Some((other, other_sums)) => {
-                        ahead.step(isa);
-                        add_products(isa, w, [x, other], [sums, other_sums], begins);
+                        add_products(isa, w, [x, other], [sums, other_sums], begins, &ahead);
                     }
-                    None => add_products(isa, w, [x], [sums], begins),
+                    None => add_products(isa, w, [x], [sums], begins, &ahead),
                 }
             }
         }
@@ -194,14 +196,15 @@ fn rows_of(w: &[f32], stride: usize, depth: usize) -> [&[f32]; ROWS] {
 }
 
 /// Adds the products of rows of weights with P panels, all of one depth, column after column, to `sums`, or to
-/// zero if this `begins`.
+/// zero if this `begins`. Meanwhile it asks for weights to come.
 #[inline(always)]
-fn add_products<I: Isa, const P: usize>(
+fn add_products<I: Isa, W: Weight, const P: usize>(
     isa: I,
     w: [&[f32]; ROWS],
     x: [&[[f32; LANES]]; P],
     sums: [&mut [[f32; LANES]]; P],
     begins: bool,
+    ahead: &Pass<'_, W>,
 ) {
     let mut tile = [[isa.zero(); P]; ROWS];
     if !begins {
@@ -214,15 +217,18 @@ fn add_products<I: Isa, const P: usize>(
     // Equal lengths, said so that the loop checks no bounds.
     let depth = w[0].len();
     let (w, x) = (w.map(|w| &w[..depth]), x.map(|x| &x[..depth]));
-    for k in 0..depth {
-        let mut column = [isa.zero(); P];
-        for p in 0..P {
-            column[p] = isa.load_f32(&x[p][k]);
-        }
-        for r in 0..ROWS {
-            let weight = isa.splat(w[r][k]);
+    for begin in (0..depth).step_by(COLUMNS) {
+        ahead.ask(isa, begin);
+        for k in begin..depth.min(begin + COLUMNS) {
+            let mut column = [isa.zero(); P];
             for p in 0..P {
-                tile[r][p] = isa.mul_add(weight, column[p], tile[r][p]);
+                column[p] = isa.load_f32(&x[p][k]);
+            }
+            for r in 0..ROWS {
+                let weight = isa.splat(w[r][k]);
+                for p in 0..P {
+                    tile[r][p] = isa.mul_add(weight, column[p], tile[r][p]);
+                }
             }
         }
     }
@@ -233,41 +239,49 @@ fn add_products<I: Isa, const P: usize>(
     }
 }
 
-/// Asks for the weights to come while these are worked on, a few lines at a time.
+/// Columns between two looks at what is to be asked for: a cache line of f32.
+const COLUMNS: usize = LINE / size_of::<f32>();
+
+/// The rows that have their turn after those at work, which pass over the panels of x several times.
 struct Ahead<'a, W> {
     w: &'a [W],
     in_dim: usize,
-    /// Where the next line is: row and column.
-    at: (usize, usize),
-    columns: std::ops::Range<usize>,
+    /// Where they begin: row and column.
+    next: (usize, usize),
+    /// Rows that this thread has to do.
     end: usize,
-    lines: usize,
+    passes: usize,
 }
 
 impl<'a, W> Ahead<'a, W> {
-    /// From (row, column) `next` on, within `steps` steps.
-    fn new(w: &'a [W], in_dim: usize, next: (usize, usize), end: usize, steps: usize) -> Self {
-        let columns = next.1..(next.1 + DEPTH).min(in_dim);
-        let end = end.min(next.0 + ROWS);
-        let per_row = (columns.len() * size_of::<W>()).div_ceil(LINE);
-        let lines = (end.saturating_sub(next.0) * per_row).div_ceil(steps);
-        Self { w, in_dim, at: next, columns, end, lines }
-    }
-
+    /// What is asked for in one of the passes: some of the rows.
     #[inline(always)]
-    fn step<I: Isa>(&mut self, isa: I) {
-        for _ in 0..self.lines {
-            let (row, column) = self.at;
-            if row >= self.end {
-                return;
+    fn pass(&self, pass: usize) -> Pass<'a, W> {
+        let (row, column) = self.next;
+        let edge = |pass: usize| (row + ROWS * pass / self.passes).min(self.end);
+        Pass { w: self.w, in_dim: self.in_dim, rows: edge(pass)..edge(pass + 1), column }
+    }
+}
+
+/// Rows of weights to be asked for, from a column on.
+struct Pass<'a, W> {
+    w: &'a [W],
+    in_dim: usize,
+    rows: std::ops::Range<usize>,
+    column: usize,
+}
+
+impl<W> Pass<'_, W> {
+    /// Asks for the line `k` columns further on, where one begins.
+    #[inline(always)]
+    fn ask<I: Isa>(&self, isa: I, k: usize) {
+        if !k.is_multiple_of(LINE / size_of::<W>()) {
+            return;
+        }
+        for row in self.rows.clone() {
+            if let Some(weight) = self.w.get(row * self.in_dim + self.column + k) {
+                isa.prefetch(weight);
             }
-            isa.prefetch(&self.w[row * self.in_dim + column]);
-            let column = column + LINE / size_of::<W>();
-            self.at = if column < self.columns.end {
-                (row, column)
-            } else {
-                (row + 1, self.columns.start)
-            };
         }
     }
 }
