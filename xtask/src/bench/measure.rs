@@ -1,5 +1,4 @@
-//! Samples in turn: every side once, then every side again, so that a machine that slows down slows all. Each time another
-//! side begins, so that none always comes after the one that leaves the machine in disorder.
+//! Samples in turn: every side once, then every side again, so that a machine that slows down slows all.
 
 use std::time::{Duration, Instant};
 
@@ -42,9 +41,8 @@ pub(crate) fn measure(
             break;
         }
         for (work, sides) in works.iter().zip(&mut begun) {
-            let begin = round % sides.len().max(1);
-            let (last, first) = sides.split_at_mut(begin);
-            for sampled in first.iter_mut().chain(last) {
+            for index in order(sides.len(), round) {
+                let sampled = &mut sides[index];
                 if sampled.wants_more(work, effort.budget) {
                     sampled.sample(work, workers)?;
                 }
@@ -57,6 +55,18 @@ pub(crate) fn measure(
         figures: sides.into_iter().map(|sampled| sampled.figure).collect(),
     });
     Ok(measured.collect())
+}
+
+/// In which order the sides of a work have their turn: each round begins with another one and goes on in other steps, so
+/// that none always comes after the one that leaves the machine in disorder, or has used up what its host grants it.
+fn order(sides: usize, round: usize) -> impl Iterator<Item = usize> {
+    let steps: Vec<usize> = (1..sides).filter(|&step| shares_no_factor(step, sides)).collect();
+    let step = steps.get(round % steps.len().max(1)).copied().unwrap_or(1);
+    (0..sides).map(move |i| (round + i * step) % sides)
+}
+
+fn shares_no_factor(a: usize, b: usize) -> bool {
+    if b == 0 { a == 1 } else { shares_no_factor(b, a % b) }
 }
 
 /// The sides of a work, ready to be sampled.
@@ -148,6 +158,21 @@ mod tests {
             std::process::Command::new("sh").args(["-c", write]).arg(&path).arg(script).status();
         assert!(status.unwrap().success());
         Programs { ours: path, base: None, python: Err("no Python".to_owned()), script: dir.into() }
+    }
+
+    #[test]
+    fn every_side_has_its_turn_after_every_other() {
+        for sides in [1, 2, 3, 5, 7] {
+            let mut pairs = std::collections::HashSet::new();
+            for round in 0..4 * sides {
+                let order: Vec<usize> = order(sides, round).collect();
+                let mut sorted = order.clone();
+                sorted.sort_unstable();
+                assert!(sorted.into_iter().eq(0..sides), "{order:?}");
+                pairs.extend(order.windows(2).map(|pair| (pair[0], pair[1])));
+            }
+            assert_eq!(pairs.len(), sides * (sides - 1));
+        }
     }
 
     #[test]
