@@ -20,6 +20,7 @@ pub(crate) struct Effort {
     pub(crate) budget: Duration,
 }
 
+/// Works that take longer are not sampled more often than they have to be.
 const SOON: Duration = Duration::from_secs(8);
 
 /// Measures works that are compared with each other; what goes wrong on a side stays with it.

@@ -3,6 +3,7 @@
 use super::memory::{Place, address, dtype};
 use crate::error::{NnError, Result};
 use crate::gate_loop::between::Sums;
+use crate::lean::with_width;
 use gateloop_scan::cuda::{TurnAdjointArgs, TurnArgs, WeighAdjointArgs, WeighArgs};
 use tch::{Kind, Tensor};
 
@@ -77,11 +78,7 @@ pub(crate) fn weigh_adjoint(
 /// [x e^g cos p, x e^g sin p], [.., C, 2 d], from x [.., C, d].
 pub(crate) fn turn(x: &Tensor, sums: Sums<'_>) -> Result<Tensor> {
     let rows = Rows::new(x, sums)?;
-    let mut dims = x.size();
-    if let Some(width) = dims.last_mut() {
-        *width *= 2;
-    }
-    let y = rows.place.empty(&dims, x.kind())?;
+    let y = rows.place.empty(&with_width(x, 2 * rows.args.width as i64), x.kind())?;
     let args = TurnArgs { y: address(&y), ..rows.args };
     // SAFETY: as in `weigh`.
     unsafe { rows.place.cuda.turn(rows.place.stream, &args) }?;

@@ -1,5 +1,5 @@
-//! The fused operator with what follows it in a gated layer: what it reads out is computed again in the backward pass, in
-//! a hundredth of a layer's time, rather than kept. A layer keeps C numbers a token less.
+//! The fused operator with what follows it in a gated layer: what it reads out is computed again in the backward pass
+//! rather than kept. A layer keeps C numbers a token less.
 
 use super::{FusedFunction, Kept, Options, shape};
 use crate::autograd::{self, Function, Saved};
