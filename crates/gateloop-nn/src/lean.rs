@@ -9,7 +9,7 @@ use crate::elements::stored;
 use crate::error::{NnError, Result};
 use crate::feed_forward::Gelu;
 use crate::linear::{Linear, forward_few};
-use crate::pointwise;
+use crate::pointwise::Before;
 use tch::{Device, Kind, Tensor};
 
 /// Whether keeping less pays: a gradient is to be recorded, on a CPU. Under autocast libtorch's operations run in another
@@ -34,7 +34,7 @@ pub(crate) fn gelu_linear(h: &Tensor, gelu: Gelu, map: &Linear) -> Result<Tensor
         }
         _ => (),
     }
-    match forward_few(&[map], h, |h| pointwise::gelu(h, gelu).into())? {
+    match forward_few(&[map], h, Before::Gelu(gelu))? {
         Some(mut y) => Ok(y.remove(0)),
         None => map.forward(&h.f_gelu(approximation)?),
     }
@@ -52,9 +52,7 @@ pub(crate) fn swish_linear(y: &Tensor, g: &Tensor, map: &Linear) -> Result<Tenso
         _ => (),
     }
     let gates = stored(g).filter(|_| g.size() == y.size() && !records_gradient(g));
-    let few = gates
-        .map(|gates| forward_few(&[map], y, |y| pointwise::swish(y, gates).into()))
-        .transpose()?;
+    let few = gates.map(|gates| forward_few(&[map], y, Before::Swish(gates))).transpose()?;
     match few.flatten() {
         Some(mut y) => Ok(y.remove(0)),
         None => map.forward(&g.f_silu()?.f_mul(y)?),

@@ -9,56 +9,48 @@
 use crate::feed_forward::Gelu;
 use crate::matvec::{Isa, Kernel, LANES, dispatch};
 use crate::norm::{EPSILON, MIN_LENGTH, RmsNormKind};
-use crate::threads::for_each_piece;
 use gateloop_scan::gate_loop::Real;
 use std::f32::consts::PI;
 
-/// Numbers that one thread takes at a time: so few are not worth a second thread.
-const PIECE: usize = 1 << 15;
+/// What is made of a few rows before they are multiplied.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Before<'a> {
+    Nothing,
+    Gelu(Gelu),
+    /// The product with silu(g), element by element: g, as long as x.
+    Swish(&'a [f32]),
+    /// Rows divided by their lengths, times sqrt(D) gamma.
+    RmsNorm {
+        gamma: &'a [f32],
+        kind: RmsNormKind,
+    },
+}
 
-/// gelu(h).
-pub(crate) fn gelu(h: &[f32], gelu: Gelu) -> Vec<f32> {
-    in_pieces(h, 1, |part, y| {
-        let h = &h[part..][..y.len()];
-        match gelu {
-            Gelu::Erf => dispatch(Map { x: h, y, function: GeluErf }),
-            Gelu::Tanh => dispatch(Map { x: h, y, function: GeluTanh }),
+impl Before<'_> {
+    /// Of some whole rows `x`, the first number of which is number `first` of all: written to `room`, unless
+    /// there is nothing to do.
+    pub(crate) fn of<'x>(self, first: usize, x: &'x [f32], room: &'x mut Vec<f32>) -> &'x [f32] {
+        if matches!(self, Self::Nothing) {
+            return x;
         }
-    })
-}
-
-/// y silu(g), element by element.
-pub(crate) fn swish(y: &[f32], g: &[f32]) -> Vec<f32> {
-    in_pieces(y, 1, |part, out| {
-        let (y, g) = (&y[part..][..out.len()], &g[part..][..out.len()]);
-        dispatch(Swish { y, g, out });
-    })
-}
-
-/// Rows of x divided by their lengths, times sqrt(D) gamma.
-///
-/// # Shapes
-/// - `x`: [.., D]; `gamma`: `[D]`; returns [.., D]
-pub(crate) fn rms_norm(x: &[f32], gamma: &[f32], kind: RmsNormKind) -> Vec<f32> {
-    in_pieces(x, gamma.len(), |part, y| {
-        let x = &x[part..][..y.len()];
-        for (x, y) in x.chunks_exact(gamma.len()).zip(y.chunks_exact_mut(gamma.len())) {
-            dispatch(Norm { x, gamma, kind, y });
+        if room.len() < x.len() {
+            room.resize(x.len(), 0.0);
         }
-    })
-}
-
-/// As many numbers as `x` has, by `task`, which is given where a part of whole rows begins, and the part.
-fn in_pieces(x: &[f32], row: usize, task: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
-    let piece = (PIECE / row).max(1) * row;
-    if y.len() <= piece {
-        task(0, &mut y);
-    } else {
-        let mut numbers = vec![(); y.len().div_ceil(piece)];
-        for_each_piece((&mut y, &mut numbers), [piece, 1], |i, y, _| task(i * piece, y));
+        let y = &mut room[..x.len()];
+        match self {
+            Self::Nothing => (),
+            Self::Gelu(Gelu::Erf) => dispatch(Map { x, y, function: GeluErf }),
+            Self::Gelu(Gelu::Tanh) => dispatch(Map { x, y, function: GeluTanh }),
+            Self::Swish(g) => dispatch(Swish { y: x, g: &g[first..][..x.len()], out: y }),
+            Self::RmsNorm { gamma, kind } => {
+                let rows = x.chunks_exact(gamma.len()).zip(y.chunks_exact_mut(gamma.len()));
+                for (x, y) in rows {
+                    dispatch(Norm { x, gamma, kind, y });
+                }
+            }
+        }
+        y
     }
-    y
 }
 
 /// A function of one number, in arithmetic that vectorises. `of` must be `#[inline(always)]`.
@@ -205,9 +197,22 @@ mod tests {
     use super::*;
     use tch::{Kind, Tensor};
 
-    /// From -20 to 20, more than one thread takes at a time, and what is not a number like others.
+    /// The rows of `x`, as a part of more.
+    fn part(before: Before<'_>, x: &[f32]) -> Vec<f32> {
+        before.of(3, x, &mut vec![f32::NAN; x.len() / 2]).to_vec()
+    }
+
+    fn gelu(x: &[f32], gelu: Gelu) -> Vec<f32> {
+        part(Before::Gelu(gelu), x)
+    }
+
+    fn rms_norm(x: &[f32], gamma: &[f32], kind: RmsNormKind) -> Vec<f32> {
+        part(Before::RmsNorm { gamma, kind }, x)
+    }
+
+    /// From -20 to 20, and what is not a number like others.
     fn numbers() -> Vec<f32> {
-        let waves = (0..2 * PIECE + 7).map(|i| 20.0 * (i as f32 * 0.37).sin());
+        let waves = (0..20_007).map(|i| 20.0 * (i as f32 * 0.37).sin());
         let special = [0.0, -0.0, 1e-30, -1e-30, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e4];
         waves.chain(special).collect()
     }
@@ -243,7 +248,9 @@ mod tests {
         // Its argument is a sum of a cube, whose error grows with it where the function is still steep.
         assert_near("tanh", &gelu(&x, Gelu::Tanh), &wide(&x).gelu("tanh"), &x);
         let y = vec![1.5; x.len()];
-        assert_near("swish", &swish(&y, &x), &(wide(&x).silu() * 1.5), &x);
+        let gates = [&[f32::NAN; 3][..], &x, &[f32::NAN]].concat();
+        let swish = part(Before::Swish(&gates), &y);
+        assert_near("swish", &swish, &(wide(&x).silu() * 1.5), &x);
     }
 
     #[test]
@@ -259,7 +266,7 @@ mod tests {
     #[test]
     fn rows_are_normed_as_in_double_precision() {
         for dim in [1, 15, 16, 33, 512] {
-            let rows = PIECE / dim + 3;
+            let rows = 40;
             let sizes = [1.0, 0.0, 1e-20, 3e3];
             let x: Vec<f32> = (0..rows * dim)
                 .map(|i| (i as f32 * 0.7).sin() * sizes[i / dim % sizes.len()])

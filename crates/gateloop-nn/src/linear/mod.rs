@@ -10,7 +10,7 @@ use crate::autograd::records_gradient;
 use crate::elements::{Elements, Output, stored};
 use crate::error::Result;
 use crate::matvec::{Product, multiply};
-use std::borrow::Cow;
+use crate::pointwise::Before;
 use tch::nn::{Init, Path};
 use tch::{Device, Kind, Tensor};
 use weight::Weight;
@@ -60,7 +60,7 @@ impl Linear {
     /// # Shapes
     /// - `x`: [.., in]; returns [.., out]
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match forward_few(&[self], x, |x| x.into())? {
+        match forward_few(&[self], x, Before::Nothing)? {
             Some(mut y) => Ok(y.remove(0)),
             None => Ok(x.f_linear(&self.weight.widened()?, self.bias.as_ref())?),
         }
@@ -121,7 +121,7 @@ impl Linear {
 /// # Shapes
 /// - `x`: [.., in]; returns [.., out] for each map
 pub fn forward_all(maps: &[&Linear], x: &Tensor) -> Result<Vec<Tensor>> {
-    match forward_few(maps, x, |x| x.into())? {
+    match forward_few(maps, x, Before::Nothing)? {
         Some(y) => Ok(y),
         None => maps.iter().map(|map| map.forward(x)).collect(),
     }
@@ -132,7 +132,7 @@ pub fn forward_all(maps: &[&Linear], x: &Tensor) -> Result<Vec<Tensor>> {
 pub(crate) fn forward_few(
     maps: &[&Linear],
     x: &Tensor,
-    before: impl for<'x> FnOnce(&'x [f32]) -> Cow<'x, [f32]>,
+    before: Before<'_>,
 ) -> Result<Option<Vec<Tensor>>> {
     let size = x.size();
     let Some((&in_dim, batch)) = size.split_last() else { return Ok(None) };
@@ -167,6 +167,6 @@ pub(crate) fn forward_few(
         };
         products.push(Product { matrix, bias, y: output.slice_mut() });
     }
-    multiply(&before(x.slice()), rows, &mut products);
+    multiply(x.slice(), rows, before, &mut products);
     Ok(Some(outputs.into_iter().map(Output::into_tensor).collect()))
 }

@@ -6,12 +6,15 @@
 /// Numbers in a vector, whatever the registers' width.
 pub(crate) const LANES: usize = 16;
 
+/// Rows that [`Isa::turn`] turns into columns.
+pub(crate) const TURNED: usize = 8;
+
 /// Sixteen f32 at a time. Every method is inlined into the function that enables the instructions.
 pub(crate) trait Isa: Copy {
     /// The registers that hold [`LANES`] f32.
     type Vector: Copy;
 
-    /// Whether a dozen vectors and what is multiplied for them fit in the registers.
+    /// Whether sixteen vectors and what is multiplied for them fit in the registers.
     const HAS_ROOM_FOR_TWO: bool;
 
     fn zero(self) -> Self::Vector;
@@ -25,6 +28,12 @@ pub(crate) trait Isa: Copy {
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     fn sum(self, values: Self::Vector) -> f32;
     fn store(self, values: Self::Vector, to: &mut [f32; LANES]);
+
+    /// The columns of `rows`.
+    #[inline(always)]
+    fn turn(self, rows: [&[f32; LANES]; TURNED]) -> [[f32; TURNED]; LANES] {
+        std::array::from_fn(|lane| rows.map(|row| row[lane]))
+    }
 
     /// Has the line of `at` brought near, where the machine can be asked.
     #[inline(always)]
@@ -107,16 +116,18 @@ impl Isa for Portable {
 #[allow(clippy::cast_ptr_alignment)]
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Isa, Kernel, LANES};
+    use super::{Isa, Kernel, LANES, TURNED};
     use core::arch::x86_64::{
         __m128i, __m256, __m256i, __m512, _MM_HINT_T1, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
         _mm_loadl_epi64, _mm_loadu_si128, _mm_movehl_ps, _mm_prefetch, _mm_shuffle_ps,
         _mm256_add_ps, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cvtepi8_epi32,
         _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps,
-        _mm256_loadu_ps, _mm256_loadu_si256, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32,
-        _mm256_storeu_ps, _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
-        _mm512_cvtepu16_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_reduce_add_ps,
-        _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+        _mm256_loadu_ps, _mm256_loadu_si256, _mm256_permute2f128_ps, _mm256_set1_ps,
+        _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_storeu_ps,
+        _mm256_unpackhi_ps, _mm256_unpacklo_ps, _mm512_castsi512_ps, _mm512_cvtepi8_epi32,
+        _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+        _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+        _mm512_storeu_ps,
     };
 
     #[target_feature(enable = "avx512f,avx2,fma")]
@@ -134,6 +145,41 @@ mod x86 {
     fn prefetch<T>(at: &T) {
         // SAFETY: every x86-64 machine has the instruction, and it reads nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(core::ptr::from_ref(at).cast()) }
+    }
+
+    /// The columns of eight rows, by exchanging halves three times: of pairs, of fours, of registers.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn turn(rows: [&[f32; LANES]; TURNED]) -> [[f32; TURNED]; LANES] {
+        let mut columns = [[0.0; TURNED]; LANES];
+        let (left, right) = columns.split_at_mut(TURNED);
+        for (columns, offset) in [(left, 0), (right, TURNED)] {
+            // SAFETY: both halves of a row have eight numbers.
+            let r = rows.map(|row| unsafe { _mm256_loadu_ps(row[offset..].as_ptr()) });
+            let mut pairs = r;
+            for i in 0..4 {
+                pairs[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+                pairs[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+            }
+            let mut fours = pairs;
+            for i in 0..2 {
+                for half in 0..2 {
+                    let (a, b) = (pairs[4 * i + half], pairs[4 * i + 2 + half]);
+                    fours[4 * i + 2 * half] = _mm256_shuffle_ps::<0x44>(a, b);
+                    fours[4 * i + 2 * half + 1] = _mm256_shuffle_ps::<0xEE>(a, b);
+                }
+            }
+            for i in 0..4 {
+                let low = _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]);
+                let high = _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]);
+                // SAFETY: a column has eight numbers.
+                unsafe {
+                    _mm256_storeu_ps(columns[i].as_mut_ptr(), low);
+                    _mm256_storeu_ps(columns[i + 4].as_mut_ptr(), high);
+                }
+            }
+        }
+        columns
     }
 
     /// Two registers of eight.
@@ -219,6 +265,12 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn turn(self, rows: [&[f32; LANES]; TURNED]) -> [[f32; TURNED]; LANES] {
+            // SAFETY: `self` exists only where the machine has AVX2.
+            unsafe { turn(rows) }
+        }
+
+        #[inline(always)]
         fn prefetch<T>(self, at: &T) {
             prefetch(at);
         }
@@ -284,6 +336,12 @@ mod x86 {
         fn store(self, values: Self::Vector, to: &mut [f32; LANES]) {
             // SAFETY: `self` exists only where the machine has AVX-512F; no alignment is needed.
             unsafe { _mm512_storeu_ps(to.as_mut_ptr(), values) }
+        }
+
+        #[inline(always)]
+        fn turn(self, rows: [&[f32; LANES]; TURNED]) -> [[f32; TURNED]; LANES] {
+            // SAFETY: `self` exists only where the machine has AVX2.
+            unsafe { turn(rows) }
         }
 
         #[inline(always)]

@@ -12,6 +12,7 @@ mod panel;
 mod team;
 mod tile;
 
+use crate::pointwise::Before;
 use crate::threads::TorchThreads;
 use gateloop_scan::ParallelFor;
 pub(crate) use isa::{Isa, Kernel, LANES, dispatch};
@@ -60,25 +61,30 @@ const MANY_ROWS: usize = 9;
 /// Rows of weights that are multiplied together.
 const BLOCK: usize = 4;
 
-/// Computes all products with the rows of one x, [rows, in].
+/// Computes all products with what `before` makes of the rows of one x, [rows, in].
 ///
 /// # Panics
 /// If a length does not fit: the caller has the shapes.
-pub(crate) fn multiply(x: &[f32], rows: usize, products: &mut [Product<'_>]) {
+pub(crate) fn multiply(x: &[f32], rows: usize, before: Before<'_>, products: &mut [Product<'_>]) {
     let in_dim = x.len() / rows;
     assert!(rows > 0 && in_dim > 0 && x.len() == rows * in_dim, "x is not [rows, in]");
     let mut pieces = Vec::new();
     for product in products {
         cut(product, rows, in_dim, &mut pieces);
     }
-    let panels = (rows >= MANY_ROWS).then(|| Panels::of(x, in_dim));
+    let panels = (rows >= MANY_ROWS).then(|| Panels::of(x, in_dim, before));
+    let mut room = Vec::new();
+    let x = if panels.is_some() { x } else { before.of(0, x, &mut room) };
+    let threads = TorchThreads.threads();
     let work = |index: usize| {
         let Piece { matrix, bias, first, len, ref y } = pieces[index];
         let work = Work { x, in_dim, bias, first, len, y };
+        // With threads that keep step, a thread's next piece.
+        let how = panels.as_ref().map(|panels| (panels, pieces.get(index + threads)));
         match matrix {
-            Matrix::F32(w) => run(Typed { work, w, scale: None }, panels.as_ref()),
-            Matrix::Bf16(w) => run(Typed { work, w, scale: None }, panels.as_ref()),
-            Matrix::Int8(w, scale) => run(Typed { work, w, scale: Some(scale) }, panels.as_ref()),
+            Matrix::F32(w) => run(Typed { work, w, scale: None }, how),
+            Matrix::Bf16(w) => run(Typed { work, w, scale: None }, how),
+            Matrix::Int8(w, scale) => run(Typed { work, w, scale: Some(scale) }, how),
         }
     };
     if panels.is_none() {
@@ -90,10 +96,14 @@ pub(crate) fn multiply(x: &[f32], rows: usize, products: &mut [Product<'_>]) {
     }
 }
 
-fn run<W: Weight>(typed: Typed<'_, W>, panels: Option<&Panels>) {
-    match panels {
+/// One piece, alone or with many rows of x; then another piece may come next.
+fn run<W: Weight>(typed: Typed<'_, W>, many: Option<(&Panels, Option<&Piece<'_>>)>) {
+    match many {
         None => dispatch(typed),
-        Some(panels) => dispatch(ManyRows { typed, panels }),
+        Some((panels, then)) => {
+            let then = then.and_then(Piece::weights).unwrap_or_default();
+            dispatch(ManyRows { typed, panels, then });
+        }
     }
 }
 
@@ -104,6 +114,14 @@ struct Piece<'a> {
     first: usize,
     len: usize,
     y: Columns,
+}
+
+impl Piece<'_> {
+    /// From its first weight on, if it is stored in this way.
+    fn weights<W: Weight>(&self) -> Option<&[W]> {
+        let weights = W::of(&self.matrix)?;
+        weights.get(self.first * (weights.len() / self.y.out_dim)..)
+    }
 }
 
 /// Checks a product and cuts it into pieces.
@@ -121,7 +139,7 @@ fn cut<'a>(product: &'a mut Product<'_>, rows: usize, in_dim: usize, pieces: &mu
     assert_eq!(weights, out_dim * in_dim, "the matrix is not [out, in]");
     assert!(product.bias.is_none_or(|bias| bias.len() == out_dim), "the bias is not [out]");
     let row_bytes = product.matrix.bytes() / out_dim.max(1);
-    let block = if rows < MANY_ROWS { BLOCK } else { panel::ROWS };
+    let block = if rows < MANY_ROWS { BLOCK } else { panel::rows_at_once() };
     let step = (PIECE_BYTES / row_bytes.max(1)).next_multiple_of(block);
     let (matrix, bias) = (product.matrix, product.bias);
     let y = Columns::new(product.y, out_dim);
@@ -168,6 +186,7 @@ impl Columns {
 }
 
 struct Work<'a> {
+    /// Where there are panels, only its length matters.
     x: &'a [f32],
     in_dim: usize,
     bias: Option<&'a [f32]>,

@@ -2,21 +2,34 @@
 //! rows, and every weight is multiplied with a whole vector.
 //!
 //! A matrix product that packs both operands, as libtorch's does, takes a good part of its time for packing the
-//! weights where so few rows are multiplied with them. Here x alone is packed, once for all products with it; six
-//! rows of weights at a time are read where they lie or, if they are kept in fewer bits, widened into the first-level cache.
+//! weights where so few rows are multiplied with them. Here x alone is packed, once for all products with it; six or
+//! eight rows of weights at a time are read where they lie or, if they are kept in fewer bits, widened into the
+//! first-level cache.
 
-use super::isa::{Isa, Kernel, LANES};
+use super::isa::{Isa, Kernel, LANES, TURNED, dispatch};
 use super::tile::Weight;
 use super::{Typed, Work};
+use crate::pointwise::Before;
 use crate::threads::TorchThreads;
 use gateloop_scan::ParallelFor;
 use std::cell::Cell;
 use std::sync::Mutex;
 
-/// Rows of weights that are multiplied together.
-pub(super) const ROWS: usize = 6;
+/// Rows of weights that are multiplied together, here.
+pub(super) fn rows_at_once() -> usize {
+    struct Ask<'a>(&'a mut usize);
+    impl Kernel for Ask<'_> {
+        #[inline(always)]
+        fn run<I: Isa>(self, _isa: I) {
+            *self.0 = if I::HAS_ROOM_FOR_TWO { 8 } else { 6 };
+        }
+    }
+    let mut rows = 0;
+    dispatch(Ask(&mut rows));
+    rows
+}
 
-/// Columns of weights that are multiplied before the next rows have their turn: 12 KB of f32, which leaves a
+/// Columns of weights that are multiplied before the next rows have their turn: at most 16 KB of f32, which leaves a
 /// first-level cache room for the panels of x that pass by.
 const DEPTH: usize = 512;
 
@@ -37,8 +50,8 @@ impl Drop for Panels {
 }
 
 impl Panels {
-    /// Of x, [rows, in].
-    pub(super) fn of(x: &[f32], in_dim: usize) -> Self {
+    /// Of what `before` makes of x, [rows, in].
+    pub(super) fn of(x: &[f32], in_dim: usize, before: Before<'_>) -> Self {
         let panels = x.chunks(LANES * in_dim);
         let (mut packed, len) = (PACKED.take(), panels.len() * in_dim);
         if packed.len() < len {
@@ -50,7 +63,10 @@ impl Panels {
             // Nobody else asks for this panel.
             if let Ok(mut task) = tasks[i].lock() {
                 let (x, panel) = &mut *task;
-                pack(x, in_dim, panel);
+                let mut scratch = SCRATCH.take();
+                let x = before.of(i * LANES * in_dim, x, &mut scratch.x);
+                dispatch(Pack { x, in_dim, panel });
+                SCRATCH.set(scratch);
             }
         });
         drop(tasks);
@@ -63,27 +79,69 @@ impl Panels {
     }
 }
 
-/// Transposes up to [`LANES`] rows of x, a square at a time: its lines are read and written as a whole.
-fn pack(x: &[f32], in_dim: usize, panel: &mut [[f32; LANES]]) {
-    for (block, columns) in panel.chunks_mut(LANES).enumerate() {
-        let mut square = [[0.0; LANES]; LANES];
-        for (line, row) in square.iter_mut().zip(x.chunks_exact(in_dim)) {
-            line[..columns.len()].copy_from_slice(&row[block * LANES..][..columns.len()]);
-        }
-        for (i, column) in columns.iter_mut().enumerate() {
-            for (to, line) in column.iter_mut().zip(&square) {
-                *to = line[i];
+/// Transposes up to [`LANES`] rows of x.
+struct Pack<'a> {
+    x: &'a [f32],
+    in_dim: usize,
+    /// [in, `LANES`]
+    panel: &'a mut [[f32; LANES]],
+}
+
+impl Kernel for Pack<'_> {
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for (block, columns) in self.panel.chunks_mut(LANES).enumerate() {
+            for first in (0..LANES).step_by(TURNED) {
+                let turned = match whole_square(self.x, self.in_dim, [first, block * LANES]) {
+                    Some(square) => isa.turn(square),
+                    None => {
+                        isa.turn(padded(self.x, self.in_dim, [first, block * LANES]).each_ref())
+                    }
+                };
+                for (column, turned) in columns.iter_mut().zip(&turned) {
+                    column[first..first + TURNED].copy_from_slice(turned);
+                }
             }
         }
     }
 }
 
+/// Rows and columns of x from a place on, where there are as many.
+#[inline(always)]
+fn whole_square(
+    x: &[f32],
+    in_dim: usize,
+    [row, column]: [usize; 2],
+) -> Option<[&[f32; LANES]; TURNED]> {
+    let mut square = [&[0.0; LANES]; TURNED];
+    if column + LANES > in_dim || x.len() < (row + TURNED) * in_dim {
+        return None;
+    }
+    for (line, row) in square.iter_mut().zip(x[row * in_dim..].chunks_exact(in_dim)) {
+        *line = row[column..].first_chunk()?;
+    }
+    Some(square)
+}
+
+/// The rows and columns that there are from a place on, and zeros.
+fn padded(x: &[f32], in_dim: usize, [row, column]: [usize; 2]) -> [[f32; LANES]; TURNED] {
+    let mut square = [[0.0; LANES]; TURNED];
+    for (line, row) in square.iter_mut().zip(x.chunks_exact(in_dim).skip(row)) {
+        let row = &row[column..];
+        let n = row.len().min(LANES);
+        line[..n].copy_from_slice(&row[..n]);
+    }
+    square
+}
+
 /// What a thread works in.
 #[derive(Default)]
 struct Scratch {
-    /// The weights at work, [`ROWS`, `DEPTH`], where they do not lie in f32 already.
+    /// Rows of x, as they are to be multiplied.
+    x: Vec<f32>,
+    /// The weights at work, [R, `DEPTH`], where they do not lie in f32 already.
     w: Vec<f32>,
-    /// The sums so far, [panels, `ROWS`] of a number for each row of x.
+    /// The sums so far, [panels, R] of a number for each row of x.
     sums: Vec<[f32; LANES]>,
 }
 
@@ -97,82 +155,108 @@ thread_local! {
 pub(super) struct ManyRows<'a, W> {
     pub(super) typed: Typed<'a, W>,
     pub(super) panels: &'a Panels,
+    /// Rows of weights that this thread will probably have to do next.
+    pub(super) then: &'a [W],
 }
 
 impl<W: Weight> Kernel for ManyRows<'_, W> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Work { in_dim, first, len, .. } = self.typed.work;
-        let mut scratch = SCRATCH.take();
-        scratch.w.resize(ROWS * DEPTH, 0.0);
-        scratch.sums.resize(self.panels.each(in_dim).len() * ROWS, [0.0; LANES]);
-        for o in (first..first + len).step_by(ROWS) {
-            self.rows(isa, &mut scratch, o, ROWS.min(first + len - o));
+        if I::HAS_ROOM_FOR_TWO {
+            self.tiles::<I, 8, 2>(isa);
+        } else {
+            self.tiles::<I, 6, 1>(isa);
         }
-        SCRATCH.set(scratch);
     }
 }
 
 impl<W: Weight> ManyRows<'_, W> {
+    /// R rows of weights at a time, with P panels of x at a time: their sums fill the registers.
+    #[inline(always)]
+    fn tiles<I: Isa, const R: usize, const P: usize>(&self, isa: I) {
+        let Work { in_dim, first, len, .. } = self.typed.work;
+        let mut scratch = SCRATCH.take();
+        scratch.w.resize(R * DEPTH, 0.0);
+        scratch.sums.resize(self.panels.each(in_dim).len() * R, [0.0; LANES]);
+        for o in (first..first + len).step_by(R) {
+            self.rows::<I, R, P>(isa, &mut scratch, o, R.min(first + len - o));
+        }
+        SCRATCH.set(scratch);
+    }
+
     /// `n` rows of weights from `o` on, with all of x.
     #[inline(always)]
-    fn rows<I: Isa>(&self, isa: I, scratch: &mut Scratch, o: usize, n: usize) {
+    fn rows<I: Isa, const R: usize, const P: usize>(
+        &self,
+        isa: I,
+        scratch: &mut Scratch,
+        o: usize,
+        n: usize,
+    ) {
         let Work { x, in_dim, first, len, .. } = self.typed.work;
         let rows = x.len() / in_dim;
         for k in (0..in_dim).step_by(DEPTH) {
             let depth = DEPTH.min(in_dim - k);
-            let next = if k + depth == in_dim { (o + n, 0) } else { (o, k + depth) };
-            let panels = self.panels.each(in_dim).map(|panel| &panel[k..k + depth]);
-            let at_a_time = if I::HAS_ROOM_FOR_TWO { 2 } else { 1 };
-            let passes = panels.len().div_ceil(at_a_time);
-            let ahead = Ahead { w: self.typed.w, in_dim, next, end: first + len, passes };
-            let w = match W::as_f32(self.typed.w) {
-                Some(w) if n == ROWS => rows_of(&w[o * in_dim + k..], in_dim, depth),
+            let passes = self.panels.each(in_dim).len().div_ceil(P);
+            let next = if k + depth < in_dim {
+                &self.typed.w[o * in_dim + k + depth..(o + n) * in_dim]
+            } else if o + n < first + len {
+                &self.typed.w[(o + n) * in_dim..(first + len) * in_dim]
+            } else {
+                self.then
+            };
+            let ahead = Ahead { next, in_dim, passes };
+            let w: [&[f32]; R] = match W::as_f32(self.typed.w) {
+                Some(w) if n == R => rows_of(&w[o * in_dim + k..], in_dim, depth),
                 _ => {
                     self.widen(&mut scratch.w, o, n, k..k + depth);
                     rows_of(&scratch.w, DEPTH, depth)
                 }
             };
-            let begins = k == 0;
-            let mut panels = panels.zip(scratch.sums.chunks_exact_mut(ROWS));
+            let panels = self.panels.each(in_dim).map(|panel| &panel[k..k + depth]);
+            let mut panels = panels.zip(scratch.sums.as_chunks_mut::<R>().0);
             for pass in 0..passes {
-                let Some((x, sums)) = panels.next() else { break };
-                let ahead = ahead.pass(pass);
-                let second = if I::HAS_ROOM_FOR_TWO { panels.next() } else { None };
-                match second {
-                    Some((other, other_sums)) => {
-                        add_products(isa, w, [x, other], [sums, other_sums], begins, &ahead);
-                    }
-                    None => add_products(isa, w, [x], [sums], begins, &ahead),
+                let ahead = ahead.pass::<R>(pass);
+                let Some(first) = panels.next() else { break };
+                if P == 2
+                    && let Some(second) = panels.next()
+                {
+                    add_products(isa, w, [first, second], k == 0, &ahead);
+                } else {
+                    add_products(isa, w, [first], k == 0, &ahead);
                 }
             }
         }
-        let (sums, _) = scratch.sums.as_chunks::<ROWS>();
-        for (panel, sums) in sums.iter().enumerate() {
+        for (panel, sums) in scratch.sums.as_chunks::<R>().0.iter().enumerate() {
             let first = panel * LANES;
-            self.store(sums, first..rows.min(first + LANES), o, n);
+            self.store(isa, sums, first..rows.min(first + LANES), o, n);
         }
     }
 
     /// Writes the results of some rows of x.
     #[inline(always)]
-    fn store(&self, sums: &[[f32; LANES]; ROWS], of: std::ops::Range<usize>, o: usize, n: usize) {
+    fn store<I: Isa, const R: usize>(
+        &self,
+        isa: I,
+        sums: &[[f32; LANES]; R],
+        of: std::ops::Range<usize>,
+        o: usize,
+        n: usize,
+    ) {
         let Work { bias, y, .. } = self.typed.work;
-        let mut results = *sums;
-        for (r, results) in results.iter_mut().enumerate().take(n) {
+        let mut results = [[0.0; LANES]; TURNED];
+        for (r, (result, sums)) in results.iter_mut().zip(sums).enumerate().take(n) {
             // What multiplies and adds nothing leaves the bits of a product as they are.
             let scale = self.typed.scale.map_or(1.0, |scale| scale[o + r]);
             let bias = bias.map_or(0.0, |bias| bias[o + r]);
-            for result in results {
-                *result = *result * scale + bias;
-            }
+            *result = sums.map(|sum| sum * scale + bias);
         }
-        for (lane, m) in of.enumerate() {
-            if n == ROWS {
-                y.set_all(m, o, [0, 1, 2, 3, 4, 5].map(|r: usize| results[r][lane]));
+        for (m, results) in of.zip(isa.turn(results.each_ref())) {
+            if n == R {
+                y.set_all::<R>(m, o, std::array::from_fn(|r| results[r]));
             } else {
-                for (r, results) in results.iter().enumerate().take(n) {
-                    y.set(m, o + r, results[lane]);
+                for (r, &result) in results.iter().enumerate().take(n) {
+                    y.set(m, o + r, result);
                 }
             }
         }
@@ -191,49 +275,58 @@ impl<W: Weight> ManyRows<'_, W> {
 
 /// The first numbers of rows that begin `stride` apart.
 #[inline(always)]
-fn rows_of(w: &[f32], stride: usize, depth: usize) -> [&[f32]; ROWS] {
-    [0, 1, 2, 3, 4, 5].map(|r| &w[r * stride..][..depth])
+fn rows_of<const R: usize>(w: &[f32], stride: usize, depth: usize) -> [&[f32]; R] {
+    let mut rows: [&[f32]; R] = [&[]; R];
+    for (r, row) in rows.iter_mut().enumerate() {
+        *row = &w[r * stride..][..depth];
+    }
+    rows
 }
 
-/// Adds the products of rows of weights with P panels, all of one depth, column after column, to `sums`, or to
+/// Adds the products of rows of weights with P panels, all of one depth, column after column, to their sums, or to
 /// zero if this `begins`. Meanwhile it asks for weights to come.
 #[inline(always)]
-fn add_products<I: Isa, W: Weight, const P: usize>(
+fn add_products<I: Isa, W: Weight, const R: usize, const P: usize>(
     isa: I,
-    w: [&[f32]; ROWS],
-    x: [&[[f32; LANES]]; P],
-    sums: [&mut [[f32; LANES]]; P],
+    w: [&[f32]; R],
+    mut panels: [(&[[f32; LANES]], &mut [[f32; LANES]; R]); P],
     begins: bool,
     ahead: &Pass<'_, W>,
 ) {
-    let mut tile = [[isa.zero(); P]; ROWS];
+    let mut tile = [[isa.zero(); P]; R];
     if !begins {
-        for r in 0..ROWS {
-            for p in 0..P {
-                tile[r][p] = isa.load_f32(&sums[p][r]);
+        for (p, (_, sums)) in panels.iter().enumerate() {
+            for r in 0..R {
+                tile[r][p] = isa.load_f32(&sums[r]);
             }
         }
     }
     // Equal lengths, said so that the loop checks no bounds.
     let depth = w[0].len();
-    let (w, x) = (w.map(|w| &w[..depth]), x.map(|x| &x[..depth]));
+    let mut rows = w;
+    for row in &mut rows {
+        *row = &row[..depth];
+    }
+    for (x, _) in &mut panels {
+        *x = &x[..depth];
+    }
     for begin in (0..depth).step_by(COLUMNS) {
         ahead.ask(isa, begin);
         for k in begin..depth.min(begin + COLUMNS) {
             let mut column = [isa.zero(); P];
             for p in 0..P {
-                column[p] = isa.load_f32(&x[p][k]);
+                column[p] = isa.load_f32(&panels[p].0[k]);
             }
-            for r in 0..ROWS {
-                let weight = isa.splat(w[r][k]);
+            for r in 0..R {
+                let weight = isa.splat(rows[r][k]);
                 for p in 0..P {
                     tile[r][p] = isa.mul_add(weight, column[p], tile[r][p]);
                 }
             }
         }
     }
-    for (p, sums) in sums.into_iter().enumerate() {
-        for r in 0..ROWS {
+    for (p, (_, sums)) in panels.into_iter().enumerate() {
+        for r in 0..R {
             isa.store(tile[r][p], &mut sums[r]);
         }
     }
@@ -244,31 +337,26 @@ const COLUMNS: usize = LINE / size_of::<f32>();
 
 /// The rows that have their turn after those at work, which pass over the panels of x several times.
 struct Ahead<'a, W> {
-    w: &'a [W],
+    /// From the first weight that will be needed on.
+    next: &'a [W],
     in_dim: usize,
-    /// Where they begin: row and column.
-    next: (usize, usize),
-    /// Rows that this thread has to do.
-    end: usize,
     passes: usize,
 }
 
 impl<'a, W> Ahead<'a, W> {
-    /// What is asked for in one of the passes: some of the rows.
+    /// What is asked for in one of the passes: some of R rows.
     #[inline(always)]
-    fn pass(&self, pass: usize) -> Pass<'a, W> {
-        let (row, column) = self.next;
-        let edge = |pass: usize| (row + ROWS * pass / self.passes).min(self.end);
-        Pass { w: self.w, in_dim: self.in_dim, rows: edge(pass)..edge(pass + 1), column }
+    fn pass<const R: usize>(&self, pass: usize) -> Pass<'a, W> {
+        let edge = |pass: usize| R * pass / self.passes;
+        Pass { next: self.next, in_dim: self.in_dim, rows: edge(pass)..edge(pass + 1) }
     }
 }
 
-/// Rows of weights to be asked for, from a column on.
+/// Rows of weights to be asked for, in one pass.
 struct Pass<'a, W> {
-    w: &'a [W],
+    next: &'a [W],
     in_dim: usize,
     rows: std::ops::Range<usize>,
-    column: usize,
 }
 
 impl<W> Pass<'_, W> {
@@ -279,7 +367,7 @@ impl<W> Pass<'_, W> {
             return;
         }
         for row in self.rows.clone() {
-            if let Some(weight) = self.w.get(row * self.in_dim + self.column + k) {
+            if let Some(weight) = self.next.get(row * self.in_dim + k) {
                 isa.prefetch(weight);
             }
         }

@@ -1,4 +1,7 @@
 use super::{Matrix, Product, multiply};
+use crate::feed_forward::Gelu;
+use crate::norm::RmsNormKind;
+use crate::pointwise::Before;
 use gateloop_scan::Tolerance;
 
 const GUARD: usize = 5;
@@ -87,7 +90,7 @@ fn check(out_dim: usize, in_dim: usize, rows: usize) {
             let mut y = guarded(&vec![f32::NAN; rows * out_dim], SENTINEL);
             let end = y.len() - GUARD;
             let product = Product { matrix, bias, y: &mut y[GUARD..end] };
-            multiply(inside(&x), rows, &mut [product]);
+            multiply(inside(&x), rows, Before::Nothing, &mut [product]);
             let (expected, scale) = oracle(&exact, inside(&x), bias, in_dim);
             // One more rounding for the scale and one for the bias.
             Tolerance::of::<f32>(in_dim + 2)
@@ -141,7 +144,7 @@ fn same_bits(out_dim: usize, in_dim: usize, [all, some]: [usize; 2]) {
         let [together, alone] = [all, some].map(|rows| {
             let mut y = vec![f32::NAN; rows * out_dim];
             let x = &x[(all - rows) * in_dim..];
-            multiply(x, rows, &mut [Product { matrix, bias: None, y: &mut y }]);
+            multiply(x, rows, Before::Nothing, &mut [Product { matrix, bias: None, y: &mut y }]);
             y
         });
         assert!(together[(all - some) * out_dim..] == alone, "{all} and {some} rows");
@@ -154,7 +157,7 @@ fn products_computed_together_are_those_computed_alone() {
     let x: Vec<f32> = (0..64).map(number).collect();
     let single = |matrix, out_dim| {
         let mut y = vec![f32::NAN; out_dim];
-        multiply(&x, 1, &mut [Product { matrix, bias: None, y: &mut y }]);
+        multiply(&x, 1, Before::Nothing, &mut [Product { matrix, bias: None, y: &mut y }]);
         y
     };
     let [_, (bf16, _), _] = case.matrices();
@@ -163,12 +166,38 @@ fn products_computed_together_are_those_computed_alone() {
     multiply(
         &x,
         1,
+        Before::Nothing,
         &mut [
             Product { matrix: bf16, bias: None, y: &mut first },
             Product { matrix: int8, bias: None, y: &mut second },
         ],
     );
     assert_eq!((first, second), (single(bf16, 700), single(int8, 9)));
+}
+
+#[test]
+fn what_comes_before_is_made_of_every_row() {
+    let (out_dim, in_dim) = (21, 40);
+    let gamma: Vec<f32> = (0..in_dim).map(number).collect();
+    let case = Case::new(out_dim, in_dim);
+    for rows in [1, 8, 9, 35] {
+        let x: Vec<f32> = (0..rows * in_dim).map(|i| 3.0 * number(i)).collect();
+        let gates: Vec<f32> = (0..rows * in_dim).map(|i| 2.0 * number(i + 9)).collect();
+        for before in [
+            Before::Gelu(Gelu::Erf),
+            Before::Swish(&gates),
+            Before::RmsNorm { gamma: &gamma, kind: RmsNormKind::Clamped },
+        ] {
+            let products = |x: &[f32], before| {
+                let mut y = vec![f32::NAN; rows * out_dim];
+                let matrix = Matrix::F32(inside(&case.f32));
+                multiply(x, rows, before, &mut [Product { matrix, bias: None, y: &mut y }]);
+                y
+            };
+            let made = before.of(0, &x, &mut Vec::new()).to_vec();
+            assert_eq!(products(&x, before), products(&made, Before::Nothing), "{before:?} {rows}");
+        }
+    }
 }
 
 #[test]
@@ -179,7 +208,8 @@ fn infinities_and_nan_stay_in_their_row() {
     for rows in [1, 9] {
         let mut y = vec![0.0; rows * 6];
         let matrix = Matrix::F32(&weights);
-        multiply(&vec![1.0; rows * 20], rows, &mut [Product { matrix, bias: None, y: &mut y }]);
+        let product = Product { matrix, bias: None, y: &mut y };
+        multiply(&vec![1.0; rows * 20], rows, Before::Nothing, &mut [product]);
         for y in y.chunks(6) {
             assert_eq!((y[0], y[1], y[2], y[4], y[5]), (10.0, f32::INFINITY, 10.0, 10.0, 10.0));
             assert!(y[3].is_nan());

@@ -1,9 +1,12 @@
 //! Dot products of a few rows of weights with a few rows of x, in registers.
 
+use super::Matrix;
 use super::isa::{Isa, LANES};
 
 /// How a weight is stored; arithmetic is in f32 whatever it is.
 pub(super) trait Weight: Copy + Default + Sync {
+    /// All of a matrix of such weights.
+    fn of<'a>(matrix: &Matrix<'a>) -> Option<&'a [Self]>;
     /// Widens [`LANES`] weights, exactly.
     fn widen<I: Isa>(isa: I, from: &[Self; LANES]) -> I::Vector;
     /// Widens one, exactly.
@@ -15,6 +18,13 @@ pub(super) trait Weight: Copy + Default + Sync {
 }
 
 impl Weight for f32 {
+    fn of<'a>(matrix: &Matrix<'a>) -> Option<&'a [Self]> {
+        match *matrix {
+            Matrix::F32(weights) => Some(weights),
+            _ => None,
+        }
+    }
+
     #[inline(always)]
     fn widen<I: Isa>(isa: I, from: &[Self; LANES]) -> I::Vector {
         isa.load_f32(from)
@@ -33,6 +43,13 @@ impl Weight for f32 {
 
 /// The upper half of an f32.
 impl Weight for u16 {
+    fn of<'a>(matrix: &Matrix<'a>) -> Option<&'a [Self]> {
+        match *matrix {
+            Matrix::Bf16(weights) => Some(weights),
+            _ => None,
+        }
+    }
+
     #[inline(always)]
     fn widen<I: Isa>(isa: I, from: &[Self; LANES]) -> I::Vector {
         isa.load_bf16(from)
@@ -45,6 +62,13 @@ impl Weight for u16 {
 }
 
 impl Weight for i8 {
+    fn of<'a>(matrix: &Matrix<'a>) -> Option<&'a [Self]> {
+        match *matrix {
+            Matrix::Int8(weights, _) => Some(weights),
+            _ => None,
+        }
+    }
+
     #[inline(always)]
     fn widen<I: Isa>(isa: I, from: &[Self; LANES]) -> I::Vector {
         isa.load_i8(from)

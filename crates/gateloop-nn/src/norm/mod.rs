@@ -8,10 +8,9 @@ use crate::autograd::{self, records_gradient};
 use crate::elements::stored;
 use crate::error::{NnError, Result};
 use crate::linear::{Linear, forward_all, forward_few};
-use crate::pointwise;
+use crate::pointwise::Before;
 use linears::norm_linears;
 use rms::RmsNormFunction;
-use std::borrow::Cow;
 use tch::nn::{Init, Path};
 use tch::{Device, Kind, Tensor};
 
@@ -72,9 +71,8 @@ impl RmsNorm {
             return Ok(y);
         }
         let gamma = stored(&self.gamma).filter(|_| !records_gradient(&self.gamma));
-        let few = gamma.map(|gamma| {
-            forward_few(maps, x, |x| Cow::Owned(pointwise::rms_norm(x, gamma, self.kind)))
-        });
+        let before = |gamma| Before::RmsNorm { gamma, kind: self.kind };
+        let few = gamma.map(|gamma| forward_few(maps, x, before(gamma)));
         match few.transpose()?.flatten() {
             Some(y) => Ok(y),
             None => forward_all(maps, &self.forward(x)?),
