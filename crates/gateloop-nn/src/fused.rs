@@ -107,13 +107,13 @@ impl FusedFunction {
         }
     }
 
-    /// `y` and the last state; the checkpoints.
-    fn run(&self, inputs: &[Tensor]) -> Result<([Tensor; 2], Tensor)> {
+    /// `y` and the last state; the checkpoints, if they are wanted.
+    fn run(&self, inputs: &[Tensor], wants_checkpoints: bool) -> Result<Ran> {
         match (inputs[0].kind(), self.is_complex) {
-            (Kind::Float, true) => self.run_complex::<f32>(inputs),
-            (Kind::Double, true) => self.run_complex::<f64>(inputs),
-            (Kind::Float, false) => self.run_simple::<f32>(inputs),
-            (Kind::Double, false) => self.run_simple::<f64>(inputs),
+            (Kind::Float, true) => self.run_complex::<f32>(inputs, wants_checkpoints),
+            (Kind::Double, true) => self.run_complex::<f64>(inputs, wants_checkpoints),
+            (Kind::Float, false) => self.run_simple::<f32>(inputs, wants_checkpoints),
+            (Kind::Double, false) => self.run_simple::<f64>(inputs, wants_checkpoints),
             (actual, _) => Err(kind_error(actual)),
         }
     }
@@ -160,7 +160,7 @@ impl FusedFunction {
         Ok(Tensor::f_zeros(dims, (packed.kind(), packed.device()))?)
     }
 
-    fn run_complex<R: TensorReal>(&self, inputs: &[Tensor]) -> Result<([Tensor; 2], Tensor)>
+    fn run_complex<R: TensorReal>(&self, inputs: &[Tensor], wants_checkpoints: bool) -> Result<Ran>
     where
         Complex<R>: TensorElement,
     {
@@ -170,20 +170,22 @@ impl FusedFunction {
         if let Some(h0) = &h0 {
             operator = operator.with_initial_state(h0.slice())?;
         }
-        let mut outputs = Outputs::<R, Complex<R>>::new(self, operator.checkpoints_len())?;
+        let checkpoints = wants_checkpoints.then(|| operator.checkpoints_len());
+        let mut outputs = Outputs::<R, Complex<R>>::new(self, checkpoints)?;
         let (y, states) = outputs.places(self.shape)?;
         operator.forward_into(y, states)?;
         Ok(outputs.finish())
     }
 
-    fn run_simple<R: TensorReal>(&self, inputs: &[Tensor]) -> Result<([Tensor; 2], Tensor)> {
+    fn run_simple<R: TensorReal>(&self, inputs: &[Tensor], wants_checkpoints: bool) -> Result<Ran> {
         let packed = Elements::of::<R>("packed", &inputs[0])?;
         let h0 = inputs.get(1).map(|h0| Elements::of::<R>("state", h0)).transpose()?;
         let mut operator = self.simple_operator(&packed)?;
         if let Some(h0) = &h0 {
             operator = operator.with_initial_state(h0.slice())?;
         }
-        let mut outputs = Outputs::<R, R>::new(self, operator.checkpoints_len())?;
+        let checkpoints = wants_checkpoints.then(|| operator.checkpoints_len());
+        let mut outputs = Outputs::<R, R>::new(self, checkpoints)?;
         let (y, states) = outputs.places(self.shape)?;
         operator.forward_into(y, states)?;
         Ok(outputs.finish())
@@ -288,33 +290,35 @@ trait TensorReal: TensorElement + Real {}
 impl TensorReal for f32 {}
 impl TensorReal for f64 {}
 
+/// `y` and the last state; the checkpoints, if they were wanted.
+type Ran = ([Tensor; 2], Option<Tensor>);
+
 /// What the forward pass writes.
 struct Outputs<R, S> {
     y: Output<R>,
     last: Output<S>,
-    checkpoints: Output<S>,
+    checkpoints: Option<Output<S>>,
 }
 
 impl<R: TensorReal, S: TensorElement> Outputs<R, S> {
-    fn new(function: &FusedFunction, checkpoints: usize) -> Result<Self> {
+    fn new(function: &FusedFunction, checkpoints: Option<usize>) -> Result<Self> {
         let ScanShape { batch, seqlen, channels, .. } = function.shape;
         Ok(Self {
             y: Output::new(&[batch as i64, seqlen as i64, channels as i64])?,
             last: Output::new(&function.state_dims())?,
-            checkpoints: Output::new(&[checkpoints as i64])?,
+            checkpoints: checkpoints.map(|len| Output::new(&[len as i64])).transpose()?,
         })
     }
 
     fn places(&mut self, shape: ScanShape) -> Result<(RowsMut<'_, R>, States<'_, S>)> {
         let y = RowsMut::contiguous("y", self.y.slice_mut(), shape)?;
-        let (last, checkpoints) = (self.last.slice_mut(), self.checkpoints.slice_mut());
-        Ok((y, States { h_last: Some(last), checkpoints: Some(checkpoints) }))
+        let checkpoints = self.checkpoints.as_mut().map(Output::slice_mut);
+        Ok((y, States { h_last: Some(self.last.slice_mut()), checkpoints }))
     }
 
-    /// `y` and the last state; the checkpoints.
-    fn finish(self) -> ([Tensor; 2], Tensor) {
+    fn finish(self) -> Ran {
         let outputs = [self.y.into_tensor(), self.last.into_tensor()];
-        (outputs, self.checkpoints.into_tensor())
+        (outputs, self.checkpoints.map(Output::into_tensor))
     }
 }
 
@@ -354,9 +358,9 @@ impl Function for FusedFunction {
     const OUTPUTS: usize = 2;
 
     fn forward(&self, inputs: &[Tensor], saved: &mut Saved) -> Result<Vec<Tensor>> {
-        let (outputs, checkpoints) = self.run(inputs)?;
+        let (outputs, checkpoints) = self.run(inputs, saved.is_wanted())?;
         let (projections, state) = inputs.split_at(self.projections());
-        for tensor in projections.iter().chain([&checkpoints]).chain(state) {
+        for tensor in projections.iter().chain(&checkpoints).chain(state) {
             saved.push(tensor);
         }
         Ok(outputs.into())

@@ -72,7 +72,7 @@ fn check_defined(inputs: &[&Tensor]) -> Result<()> {
 pub(super) fn forward_only<F: Function>(function: &F, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
     check_defined(inputs)?;
     let inputs: Vec<Tensor> = inputs.iter().map(|input| input.shallow_clone()).collect();
-    let run = AssertUnwindSafe(|| outputs_of(function, &inputs, &mut Saved::default()));
+    let run = AssertUnwindSafe(|| outputs_of(function, &inputs, &mut Saved::nothing()));
     catch_unwind(run).unwrap_or_else(|payload| {
         Err(NnError::Function { message: format!("panic: {}", panic_text(payload.as_ref())) })
     })
@@ -133,11 +133,11 @@ extern "C" fn forward<F: Function>(
         unsafe {
             let function = &*function.cast::<F>();
             let inputs: Vec<Tensor> = borrowed(inputs, n_inputs).into_iter().flatten().collect();
-            let mut kept = Saved::default();
+            let mut kept = Saved(Some(Vec::new()));
             for output in outputs_of(function, &inputs, &mut kept)? {
                 gateloop_list_push(outputs, output.as_ptr());
             }
-            for tensor in kept.0 {
+            for tensor in kept.0.into_iter().flatten() {
                 gateloop_list_push(saved, tensor.as_ptr());
             }
         }

@@ -72,13 +72,26 @@ pub trait Function: Send + Sync + 'static {
 }
 
 /// The tensors that a [`Function`] keeps from its forward pass for its backward pass.
-#[derive(Debug, Default)]
-pub struct Saved(Vec<Tensor>);
+#[derive(Debug)]
+pub struct Saved(Option<Vec<Tensor>>);
 
 impl Saved {
-    /// Keeps a tensor; it shares its memory with the original.
+    /// For a forward pass that no backward pass follows.
+    pub(crate) fn nothing() -> Self {
+        Self(None)
+    }
+
+    /// Whether a backward pass may follow. Otherwise nothing is kept, and what only the backward pass needs
+    /// had better not be computed.
+    pub fn is_wanted(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Keeps a tensor, if that is wanted; it shares its memory with the original.
     pub fn push(&mut self, tensor: &Tensor) {
-        self.0.push(tensor.shallow_clone());
+        if let Some(kept) = &mut self.0 {
+            kept.push(tensor.shallow_clone());
+        }
     }
 }
 

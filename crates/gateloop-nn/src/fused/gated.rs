@@ -42,8 +42,9 @@ impl Function for Gated {
     const OUTPUTS: usize = 2;
 
     fn forward(&self, inputs: &[Tensor], saved: &mut Saved) -> Result<Vec<Tensor>> {
-        let ([y, last], checkpoints) = self.operator.run(&inputs[..PROJECTIONS])?;
-        for tensor in inputs.iter().chain([&checkpoints]) {
+        let ([y, last], checkpoints) =
+            self.operator.run(&inputs[..PROJECTIONS], saved.is_wanted())?;
+        for tensor in inputs.iter().chain(&checkpoints) {
             saved.push(tensor);
         }
         let (g, weight) = (&inputs[2], &inputs[3]);
@@ -61,7 +62,7 @@ impl Function for Gated {
         let needs_y = needs_projections.contains(&true);
         let [dy, dg, dweight] = match &grad_outputs[0] {
             Some(d) => {
-                let ([y, _], _) = self.operator.run(inputs)?;
+                let ([y, _], _) = self.operator.run(inputs, false)?;
                 let needs = [needs_y, needs[0], needs[1]];
                 SwishLinear::gradients([&y, &rest[0], &rest[1]], d, needs)?
             }

@@ -24,7 +24,7 @@ pub(crate) trait Recurrence: Function + Sized {
 
     /// The last state from nothing, by the whole function.
     fn last_state(&self, operands: &[Tensor]) -> Result<Tensor> {
-        self.forward(operands, &mut Saved::default())?.pop().ok_or_else(too_few)
+        self.forward(operands, &mut Saved::nothing())?.pop().ok_or_else(too_few)
     }
 
     /// The gradient of the state that enters, [B, C], where one was given.
