@@ -109,6 +109,9 @@ impl SequenceLayer for FeedForward {
 
     fn step_of(&self, input: LayerInput<'_>, (): &mut ()) -> Result<Tensor> {
         token_dims(input.x, self.dim)?;
-        self.contract(&input.project(&[&self.expand])?[0])
+        match input.project_twice([&self.expand, &self.contract], self.gelu)? {
+            Some(y) => Ok(y),
+            None => self.contract(&input.project(&[&self.expand])?[0]),
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! What every layer that mixes over time can do, and the three ways to run it.
 
 use crate::error::{NnError, Result};
-use crate::linear::{FEW_ROWS, Linear, Side, forward_all, side_by_side};
+use crate::feed_forward::Gelu;
+use crate::linear::{FEW_ROWS, Linear, Side, forward_all, forward_few_twice, side_by_side};
 use crate::norm::RmsNorm;
+use crate::pointwise::Before;
 use crate::segments::Segments;
 use crate::slices::SequenceRanks;
 use std::sync::Arc;
@@ -181,6 +183,16 @@ impl<'a> LayerInput<'a> {
             Some(norm) => norm.then(maps, self.x),
             None => forward_all(maps, self.x),
         }
+    }
+
+    /// `contract` of gelu(`expand` of it), of a few tokens, whose products write what the next one reads; `None`
+    /// where that does not apply.
+    pub(crate) fn project_twice(&self, maps: [&Linear; 2], gelu: Gelu) -> Result<Option<Tensor>> {
+        let before = match self.norm {
+            Some(norm) => norm.before(),
+            None => Some(Before::Nothing),
+        };
+        before.map_or(Ok(None), |before| forward_few_twice(maps, gelu, self.x, before))
     }
 
     /// Affine maps of it as one product, [.., sum of all out]; `None` where that does not pay, or does not go: on the

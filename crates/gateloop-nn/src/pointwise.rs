@@ -39,8 +39,7 @@ impl Before<'_> {
         let y = &mut room[..x.len()];
         match self {
             Self::Nothing => (),
-            Self::Gelu(Gelu::Erf) => dispatch(Map { x, y, function: GeluErf }),
-            Self::Gelu(Gelu::Tanh) => dispatch(Map { x, y, function: GeluTanh }),
+            Self::Gelu(gelu) => dispatch(Activate { x, y, gelu }),
             Self::Swish(g) => dispatch(Swish { y: x, g: &g[first..][..x.len()], out: y }),
             Self::RmsNorm { gamma, kind } => {
                 let rows = x.chunks_exact(gamma.len()).zip(y.chunks_exact_mut(gamma.len()));
@@ -58,18 +57,36 @@ trait Pointwise {
     fn of(&self, x: f32) -> f32;
 }
 
-struct Map<'a, F> {
-    x: &'a [f32],
-    y: &'a mut [f32],
-    function: F,
+impl Gelu {
+    /// Of all numbers, in place: for kernels, whose instructions it is compiled for.
+    #[inline(always)]
+    pub(crate) fn apply(self, numbers: &mut [f32]) {
+        match self {
+            Self::Erf => {
+                for x in numbers {
+                    *x = GeluErf.of(*x);
+                }
+            }
+            Self::Tanh => {
+                for x in numbers {
+                    *x = GeluTanh.of(*x);
+                }
+            }
+        }
+    }
 }
 
-impl<F: Pointwise> Kernel for Map<'_, F> {
+struct Activate<'a> {
+    x: &'a [f32],
+    y: &'a mut [f32],
+    gelu: Gelu,
+}
+
+impl Kernel for Activate<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, _isa: I) {
-        for (y, &x) in self.y.iter_mut().zip(self.x) {
-            *y = self.function.of(x);
-        }
+        self.y.copy_from_slice(self.x);
+        self.gelu.apply(self.y);
     }
 }
 

@@ -9,7 +9,8 @@ pub use weight::WeightKind;
 use crate::autograd::records_gradient;
 use crate::elements::{Elements, Output, stored};
 use crate::error::Result;
-use crate::matvec::{Product, multiply};
+use crate::feed_forward::Gelu;
+use crate::matvec::{Map, Product, multiply, multiply_twice};
 use crate::pointwise::Before;
 use tch::nn::{Init, Path};
 use tch::{Device, Kind, Tensor};
@@ -107,12 +108,17 @@ impl Linear {
         }
     }
 
-    /// [in, out]
-    fn dims(&self) -> Option<(i64, i64)> {
-        match self.weight.size()[..] {
-            [out_dim, in_dim] => Some((in_dim, out_dim)),
-            _ => None,
-        }
+    /// Out, and the map for the kernels of a few rows of `in_dim` numbers; `None` where they do not apply.
+    fn as_few(&self, in_dim: i64) -> Option<(i64, Map<'_>)> {
+        let out_dim = match self.weight.size()[..] {
+            [out_dim, width] if width == in_dim => out_dim,
+            _ => return None,
+        };
+        let bias = match &self.bias {
+            Some(bias) => Some(stored(bias)?),
+            None => None,
+        };
+        Some((out_dim, Map { matrix: self.weight.matrix()?, bias }))
     }
 }
 
@@ -134,39 +140,63 @@ pub(crate) fn forward_few(
     x: &Tensor,
     before: Before<'_>,
 ) -> Result<Option<Vec<Tensor>>> {
-    let size = x.size();
-    let Some((&in_dim, batch)) = size.split_last() else { return Ok(None) };
-    let rows = batch.iter().product::<i64>() as usize;
-    let applies = (1..=FEW_ROWS).contains(&rows)
-        && in_dim > 0
-        && x.kind() == Kind::Float
-        && x.device() == Device::Cpu
-        && !(records_gradient(x) || maps.iter().any(|map| map.records_gradient()));
-    if !applies {
-        return Ok(None);
-    }
-    let x = Elements::of::<f32>("x", x)?;
+    let Some(few) = Few::of(maps, x)? else { return Ok(None) };
     let mut outputs = Vec::with_capacity(maps.len());
     for map in maps {
-        match map.dims() {
-            Some((i, out_dim)) if i == in_dim => {
-                outputs.push(Output::<f32>::new(&[batch, &[out_dim]].concat())?);
-            }
-            _ => return Ok(None),
+        match map.as_few(few.in_dim) {
+            Some((out_dim, map)) => outputs.push((map, few.output(out_dim)?)),
+            None => return Ok(None),
         }
     }
-    let mut products = Vec::with_capacity(maps.len());
-    for (map, output) in maps.iter().zip(&mut outputs) {
-        let Some(matrix) = map.weight.matrix() else { return Ok(None) };
-        let bias = match &map.bias {
-            Some(bias) => match stored(bias) {
-                Some(bias) => Some(bias),
-                None => return Ok(None),
-            },
-            None => None,
-        };
-        products.push(Product { matrix, bias, y: output.slice_mut() });
+    let mut products: Vec<_> =
+        outputs.iter_mut().map(|(map, y)| Product { map: *map, y: y.slice_mut() }).collect();
+    multiply(few.x.slice(), few.rows, before, &mut products);
+    Ok(Some(outputs.into_iter().map(|(_, y)| y.into_tensor()).collect()))
+}
+
+/// `contract` of gelu(`expand` of what `before` makes of a few rows x); `None` as of [`forward_few`].
+pub(crate) fn forward_few_twice(
+    [expand, contract]: [&Linear; 2],
+    gelu: Gelu,
+    x: &Tensor,
+    before: Before<'_>,
+) -> Result<Option<Tensor>> {
+    let Some(few) = Few::of(&[expand, contract], x)? else { return Ok(None) };
+    let Some((inner, expand)) = expand.as_few(few.in_dim) else { return Ok(None) };
+    let Some((out_dim, map)) = contract.as_few(inner) else { return Ok(None) };
+    let mut y = few.output(out_dim)?;
+    let product = Product { map, y: y.slice_mut() };
+    multiply_twice(few.x.slice(), few.rows, before, (expand, gelu), product);
+    Ok(Some(y.into_tensor()))
+}
+
+/// A few rows x, [.., in], in f32 on the CPU.
+struct Few {
+    x: Elements,
+    /// All dimensions of x but the last.
+    batch: Vec<i64>,
+    rows: usize,
+    in_dim: i64,
+}
+
+impl Few {
+    /// `None` where there are others, or where a gradient is to be recorded.
+    fn of(maps: &[&Linear], x: &Tensor) -> Result<Option<Self>> {
+        let mut batch = x.size();
+        let Some(in_dim) = batch.pop() else { return Ok(None) };
+        let rows = batch.iter().product::<i64>() as usize;
+        let applies = (1..=FEW_ROWS).contains(&rows)
+            && in_dim > 0
+            && x.kind() == Kind::Float
+            && x.device() == Device::Cpu
+            && !(records_gradient(x) || maps.iter().any(|map| map.records_gradient()));
+        if !applies {
+            return Ok(None);
+        }
+        Ok(Some(Self { x: Elements::of::<f32>("x", x)?, batch, rows, in_dim }))
     }
-    multiply(x.slice(), rows, before, &mut products);
-    Ok(Some(outputs.into_iter().map(Output::into_tensor).collect()))
+
+    fn output(&self, out_dim: i64) -> Result<Output<f32>> {
+        Output::new(&[&self.batch[..], &[out_dim]].concat())
+    }
 }

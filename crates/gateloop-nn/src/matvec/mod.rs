@@ -1,4 +1,4 @@
-//! Products of weight matrices with a few vectors, bound by reading the weights once, or with a few dozen
+//! Products of weight matrices with a few vectors, bound by reading the weights once ([`few`]), or with a few dozen
 //! ([`panel`]).
 //!
 //! libtorch's matrix products pack their operands, which pays for many rows and costs as much as the
@@ -7,17 +7,22 @@
 // A kernel is compiled for the instruction set of the function that it is inlined into.
 #![allow(clippy::inline_always)]
 
+mod few;
 mod isa;
 mod panel;
+mod places;
 mod team;
 mod tile;
 
+use crate::feed_forward::Gelu;
 use crate::pointwise::Before;
 use crate::threads::TorchThreads;
+use few::FewRows;
 use gateloop_scan::ParallelFor;
 pub(crate) use isa::{Isa, Kernel, LANES, dispatch};
 use panel::{ManyRows, Panels};
-use tile::{Weight, dot_products};
+use places::{Columns, Lines, Place};
+use tile::Weight;
 
 /// A matrix [out, in], row after row.
 #[derive(Debug, Clone, Copy)]
@@ -38,15 +43,30 @@ impl Matrix<'_> {
             Self::Int8(weights, _) => weights.len(),
         }
     }
+
+    /// The number of weights.
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(weights) => weights.len(),
+            Self::Bf16(weights) => weights.len(),
+            Self::Int8(weights, _) => weights.len(),
+        }
+    }
+}
+
+/// An affine map.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Map<'a> {
+    /// w, [out, in].
+    pub(crate) matrix: Matrix<'a>,
+    /// `[out]`
+    pub(crate) bias: Option<&'a [f32]>,
 }
 
 /// One product to be computed: y[m, o] = sum_i x[m, i] w[o, i] + bias[o].
 #[derive(Debug)]
 pub(crate) struct Product<'a> {
-    /// w, [out, in].
-    pub(crate) matrix: Matrix<'a>,
-    /// `[out]`
-    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) map: Map<'a>,
     /// y, [M, out].
     pub(crate) y: &'a mut [f32],
 }
@@ -58,204 +78,175 @@ const PIECE_BYTES: usize = 64 << 10;
 /// From so many rows of x on, arithmetic takes longer than reading the weights.
 const MANY_ROWS: usize = 9;
 
-/// Rows of weights that are multiplied together.
-const BLOCK: usize = 4;
-
 /// Computes all products with what `before` makes of the rows of one x, [rows, in].
 ///
 /// # Panics
 /// If a length does not fit: the caller has the shapes.
 pub(crate) fn multiply(x: &[f32], rows: usize, before: Before<'_>, products: &mut [Product<'_>]) {
-    let in_dim = x.len() / rows;
-    assert!(rows > 0 && in_dim > 0 && x.len() == rows * in_dim, "x is not [rows, in]");
-    let mut pieces = Vec::new();
-    for product in products {
-        cut(product, rows, in_dim, &mut pieces);
-    }
-    let panels = (rows >= MANY_ROWS).then(|| Panels::of(x, in_dim, before));
-    let mut room = Vec::new();
-    let x = if panels.is_some() { x } else { before.of(0, x, &mut room) };
-    let threads = TorchThreads.threads();
-    let work = |index: usize| {
-        let Piece { matrix, bias, first, len, ref y } = pieces[index];
-        let work = Work { x, in_dim, bias, first, len, y };
-        // With threads that keep step, a thread's next piece.
-        let how = panels.as_ref().map(|panels| (panels, pieces.get(index + threads)));
-        match matrix {
-            Matrix::F32(w) => run(Typed { work, w, scale: None }, how),
-            Matrix::Bf16(w) => run(Typed { work, w, scale: None }, how),
-            Matrix::Int8(w, scale) => run(Typed { work, w, scale: Some(scale) }, how),
-        }
-    };
-    if panels.is_none() {
-        team::for_each(pieces.len(), &work);
+    let in_dim = in_dim(x, rows);
+    if rows < MANY_ROWS {
+        let pieces = products.iter_mut().flat_map(|product| {
+            let (out_dim, y) = product.columns(rows);
+            pieces(product.map, [out_dim, in_dim], few::BLOCK, y)
+        });
+        few(before.of(0, x, &mut Vec::new()), &pieces.collect::<Vec<_>>());
     } else {
-        // What lies between two products then runs on libtorch's threads, which had better not wait for
-        // others to leave their cores.
-        TorchThreads.for_each(pieces.len(), &work);
+        let block = panel::rows_at_once();
+        let pieces = products.iter_mut().flat_map(|product| {
+            let (out_dim, y) = product.columns(rows);
+            pieces(product.map, [out_dim, in_dim], block, Place::Rows(y))
+        });
+        many(&Panels::of(x, in_dim, before), &pieces.collect::<Vec<_>>());
     }
 }
 
-/// One piece, alone or with many rows of x; then another piece may come next.
-fn run<W: Weight>(typed: Typed<'_, W>, many: Option<(&Panels, Option<&Piece<'_>>)>) {
-    match many {
-        None => dispatch(typed),
-        Some((panels, then)) => {
-            let then = then.and_then(Piece::weights).unwrap_or_default();
-            dispatch(ManyRows { typed, panels, then });
-        }
+/// Computes `product` with gelu(W x + b), which `expand` and what `before` makes of the rows of x, [rows, in], give:
+/// two products, of which the first may write what the second reads.
+///
+/// # Panics
+/// As [`multiply`].
+pub(crate) fn multiply_twice(
+    x: &[f32],
+    rows: usize,
+    before: Before<'_>,
+    (expand, gelu): (Map<'_>, Gelu),
+    mut product: Product<'_>,
+) {
+    let in_dim = in_dim(x, rows);
+    assert!(expand.matrix.len().is_multiple_of(in_dim), "the matrix is not [inner, in]");
+    let inner = expand.matrix.len() / in_dim;
+    if rows < MANY_ROWS {
+        let mut h = vec![0.0; rows * inner];
+        multiply(x, rows, before, &mut [Product { map: expand, y: &mut h }]);
+        multiply(&h, rows, Before::Gelu(gelu), &mut [product]);
+        return;
     }
+    let block = panel::rows_at_once();
+    let panels = Panels::of(x, in_dim, before);
+    let mut h = Panels::unwritten(rows, inner);
+    let place = Place::Panels(Lines::new(h.lines_mut(), inner), gelu);
+    many(&panels, &pieces(expand, [inner, in_dim], block, place).collect::<Vec<_>>());
+    let (out_dim, y) = product.columns(rows);
+    let pieces = pieces(product.map, [out_dim, inner], block, Place::Rows(y));
+    many(&h, &pieces.collect::<Vec<_>>());
+}
+
+fn in_dim(x: &[f32], rows: usize) -> usize {
+    assert!(rows > 0 && x.len() >= rows && x.len().is_multiple_of(rows), "x is not [rows, in]");
+    x.len() / rows
+}
+
+impl Product<'_> {
+    /// The width of y, and its places.
+    fn columns(&mut self, rows: usize) -> (usize, Columns) {
+        assert!(self.y.len().is_multiple_of(rows), "y is not [rows, out]");
+        let out_dim = self.y.len() / rows;
+        (out_dim, Columns::new(self.y, out_dim))
+    }
+}
+
+/// All pieces of products with a few rows x.
+fn few(x: &[f32], pieces: &[Piece<'_, Columns>]) {
+    team::for_each(pieces.len(), &|index| {
+        let piece = &pieces[index];
+        let y = &piece.place;
+        match piece.map.matrix {
+            Matrix::F32(w) => dispatch(FewRows { part: piece.part(w, None), x, y }),
+            Matrix::Bf16(w) => dispatch(FewRows { part: piece.part(w, None), x, y }),
+            Matrix::Int8(w, scale) => dispatch(FewRows { part: piece.part(w, Some(scale)), x, y }),
+        }
+    });
+}
+
+/// All pieces of products with many rows.
+fn many(panels: &Panels, pieces: &[Piece<'_, Place>]) {
+    fn run<'a, W: Weight>(
+        panels: &Panels,
+        piece: &Piece<'a, Place>,
+        then: Option<&Piece<'a, Place>>,
+        (w, scale): (&'a [W], Option<&'a [f32]>),
+    ) {
+        let then = then.and_then(Piece::weights).unwrap_or_default();
+        dispatch(ManyRows { part: piece.part(w, scale), panels, then, place: &piece.place });
+    }
+    let threads = TorchThreads.threads();
+    // What lies between two products runs on libtorch's threads, which had better not wait for others to leave
+    // their cores.
+    TorchThreads.for_each(pieces.len(), &|index| {
+        let piece = &pieces[index];
+        // With threads that keep step, a thread's next piece.
+        let then = pieces.get(index + threads);
+        match piece.map.matrix {
+            Matrix::F32(w) => run(panels, piece, then, (w, None)),
+            Matrix::Bf16(w) => run(panels, piece, then, (w, None)),
+            Matrix::Int8(w, scale) => run(panels, piece, then, (w, Some(scale))),
+        }
+    });
 }
 
 /// The part of a product that one thread computes: rows `first..first + len` of the matrix.
-struct Piece<'a> {
-    matrix: Matrix<'a>,
-    bias: Option<&'a [f32]>,
-    first: usize,
-    len: usize,
-    y: Columns,
-}
-
-impl Piece<'_> {
-    /// From its first weight on, if it is stored in this way.
-    fn weights<W: Weight>(&self) -> Option<&[W]> {
-        let weights = W::of(&self.matrix)?;
-        weights.get(self.first * (weights.len() / self.y.out_dim)..)
-    }
-}
-
-/// Checks a product and cuts it into pieces.
-fn cut<'a>(product: &'a mut Product<'_>, rows: usize, in_dim: usize, pieces: &mut Vec<Piece<'a>>) {
-    let out_dim = product.y.len() / rows;
-    assert_eq!(product.y.len(), rows * out_dim, "y is not [rows, out]");
-    let weights = match product.matrix {
-        Matrix::F32(w) => w.len(),
-        Matrix::Bf16(w) => w.len(),
-        Matrix::Int8(w, scale) => {
-            assert_eq!(scale.len(), out_dim, "scale is not [out]");
-            w.len()
-        }
-    };
-    assert_eq!(weights, out_dim * in_dim, "the matrix is not [out, in]");
-    assert!(product.bias.is_none_or(|bias| bias.len() == out_dim), "the bias is not [out]");
-    let row_bytes = product.matrix.bytes() / out_dim.max(1);
-    let block = if rows < MANY_ROWS { BLOCK } else { panel::rows_at_once() };
-    let step = (PIECE_BYTES / row_bytes.max(1)).next_multiple_of(block);
-    let (matrix, bias) = (product.matrix, product.bias);
-    let y = Columns::new(product.y, out_dim);
-    for first in (0..out_dim).step_by(step) {
-        pieces.push(Piece { matrix, bias, first, len: step.min(out_dim - first), y });
-    }
-}
-
-/// Where results go: [M, out], of which every thread writes other columns.
-#[derive(Clone, Copy)]
-struct Columns {
-    data: *mut f32,
-    out_dim: usize,
-    len: usize,
-}
-
-// SAFETY: pieces of one product have disjoint columns, so no two threads write one element, and
-// `multiply` borrows the memory until all are done.
-unsafe impl Sync for Columns {}
-// SAFETY: as above.
-unsafe impl Send for Columns {}
-
-impl Columns {
-    fn new(y: &mut [f32], out_dim: usize) -> Self {
-        Self { data: y.as_mut_ptr(), out_dim, len: y.len() }
-    }
-
-    #[inline(always)]
-    fn set(&self, row: usize, column: usize, value: f32) {
-        let index = row * self.out_dim + column;
-        assert!(index < self.len);
-        // SAFETY: within the borrowed memory, and this column belongs to the calling thread.
-        unsafe { self.data.add(index).write(value) };
-    }
-
-    /// Numbers side by side in a row.
-    #[inline(always)]
-    fn set_all<const N: usize>(&self, row: usize, column: usize, values: [f32; N]) {
-        let index = row * self.out_dim + column;
-        assert!(index + N <= self.len);
-        // SAFETY: within the borrowed memory, and these columns belong to the calling thread.
-        unsafe { self.data.add(index).cast::<[f32; N]>().write(values) };
-    }
-}
-
-struct Work<'a> {
-    /// Where there are panels, only its length matters.
-    x: &'a [f32],
+struct Piece<'a, P> {
+    map: Map<'a>,
     in_dim: usize,
-    bias: Option<&'a [f32]>,
     first: usize,
     len: usize,
-    y: &'a Columns,
+    place: P,
 }
 
-struct Typed<'a, W> {
-    work: Work<'a>,
+impl<'a, P> Piece<'a, P> {
+    /// From its first weight on, if it is stored in this way.
+    fn weights<W: Weight>(&self) -> Option<&'a [W]> {
+        W::of(&self.map.matrix)?.get(self.first * self.in_dim..)
+    }
+
+    fn part<W>(&self, w: &'a [W], scale: Option<&'a [f32]>) -> Part<'a, W> {
+        let &Self { map: Map { bias, .. }, in_dim, first, len, .. } = self;
+        Part { w, scale, bias, in_dim, first, len }
+    }
+}
+
+/// Checks a map, [out, in], and cuts it into pieces of whole blocks of rows, but for the last.
+fn pieces<P: Copy>(
+    map: Map<'_>,
+    [out_dim, in_dim]: [usize; 2],
+    block: usize,
+    place: P,
+) -> impl Iterator<Item = Piece<'_, P>> {
+    assert_eq!(map.matrix.len(), out_dim * in_dim, "the matrix is not [out, in]");
+    assert!(map.bias.is_none_or(|bias| bias.len() == out_dim), "the bias is not [out]");
+    if let Matrix::Int8(_, scale) = map.matrix {
+        assert_eq!(scale.len(), out_dim, "scale is not [out]");
+    }
+    let row_bytes = map.matrix.bytes() / out_dim.max(1);
+    let step = (PIECE_BYTES / row_bytes.max(1)).max(1).next_multiple_of(block);
+    (0..out_dim).step_by(step).map(move |first| {
+        let len = step.min(out_dim - first);
+        Piece { map, in_dim, first, len, place }
+    })
+}
+
+/// A piece with its weights as they are stored.
+struct Part<'a, W> {
+    /// The whole matrix.
     w: &'a [W],
     scale: Option<&'a [f32]>,
+    bias: Option<&'a [f32]>,
+    in_dim: usize,
+    first: usize,
+    len: usize,
 }
 
-impl<W: Weight> Kernel for Typed<'_, W> {
+impl<'a, W> Part<'a, W> {
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let Work { first, len, .. } = self.work;
-        let blocks = len / BLOCK * BLOCK;
-        for o in (first..first + blocks).step_by(BLOCK) {
-            self.block(isa, o);
-        }
-        for o in first + blocks..first + len {
-            for (m, x) in self.work.x.chunks_exact(self.work.in_dim).enumerate() {
-                let [[dot]] = dot_products(isa, [self.row(o)], [x]);
-                self.store(m, o, dot);
-            }
-        }
-    }
-}
-
-impl<W: Weight> Typed<'_, W> {
-    /// Rows `o..o + BLOCK` of the matrix with all rows of x: by pairs, as many as registers hold. A single row
-    /// of x takes one row of the matrix after the other, in the order of memory.
-    #[inline(always)]
-    fn block<I: Isa>(&self, isa: I, o: usize) {
-        let in_dim = self.work.in_dim;
-        let pairs = self.work.x.chunks_exact(2 * in_dim);
-        let last = pairs.remainder();
-        let mut m = 0;
-        for pair in pairs {
-            let (x_0, x_1) = pair.split_at(in_dim);
-            for o in [o, o + 2] {
-                let dots = dot_products(isa, [self.row(o), self.row(o + 1)], [x_0, x_1]);
-                for (r, [dot_0, dot_1]) in dots.into_iter().enumerate() {
-                    self.store(m, o + r, dot_0);
-                    self.store(m + 1, o + r, dot_1);
-                }
-            }
-            m += 2;
-        }
-        if !last.is_empty() {
-            for o in o..o + BLOCK {
-                let [[dot]] = dot_products(isa, [self.row(o)], [last]);
-                self.store(m, o, dot);
-            }
-        }
+    fn row(&self, o: usize) -> &'a [W] {
+        &self.w[o * self.in_dim..(o + 1) * self.in_dim]
     }
 
+    /// What row o's products are multiplied with, and what is added then. Multiplying with one and adding nothing
+    /// leaves their bits as they are.
     #[inline(always)]
-    fn row(&self, o: usize) -> &[W] {
-        &self.w[o * self.work.in_dim..(o + 1) * self.work.in_dim]
-    }
-
-    #[inline(always)]
-    fn store(&self, m: usize, o: usize, dot: f32) {
-        let scaled = self.scale.map_or(dot, |scale| dot * scale[o]);
-        let bias = self.work.bias.map_or(0.0, |bias| bias[o]);
-        self.work.y.set(m, o, scaled + bias);
+    fn scale_and_bias(&self, o: usize) -> (f32, f32) {
+        (self.scale.map_or(1.0, |scale| scale[o]), self.bias.map_or(0.0, |bias| bias[o]))
     }
 }
 

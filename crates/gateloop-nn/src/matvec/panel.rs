@@ -6,9 +6,10 @@
 //! eight rows of weights at a time are read where they lie or, if they are kept in fewer bits, widened into the
 //! first-level cache.
 
+use super::Part;
 use super::isa::{Isa, Kernel, LANES, TURNED, dispatch};
+use super::places::Place;
 use super::tile::Weight;
-use super::{Typed, Work};
 use crate::pointwise::Before;
 use crate::threads::TorchThreads;
 use gateloop_scan::ParallelFor;
@@ -36,29 +37,40 @@ const DEPTH: usize = 512;
 /// The bytes of a cache line.
 const LINE: usize = 64;
 
-/// x in panels of [`LANES`] rows, [panels, in, `LANES`]; rows that there are not are zeros.
+/// x in panels of [`LANES`] rows, [panels, in, `LANES`]; the numbers of rows that there are not have no meaning.
 pub(super) struct Panels {
-    /// Longer than that if an earlier x was.
+    /// Longer than needed if an earlier x was.
     packed: Vec<[f32; LANES]>,
-    len: usize,
+    rows: usize,
+    in_dim: usize,
 }
 
 impl Drop for Panels {
     fn drop(&mut self) {
-        PACKED.set(std::mem::take(&mut self.packed));
+        let mut spare = SPARE.take();
+        spare.push(std::mem::take(&mut self.packed));
+        SPARE.set(spare);
     }
 }
 
 impl Panels {
-    /// Of what `before` makes of x, [rows, in].
-    pub(super) fn of(x: &[f32], in_dim: usize, before: Before<'_>) -> Self {
-        let panels = x.chunks(LANES * in_dim);
-        let (mut packed, len) = (PACKED.take(), panels.len() * in_dim);
+    /// Room for x, [rows, in].
+    pub(super) fn unwritten(rows: usize, in_dim: usize) -> Self {
+        let mut spare = SPARE.take();
+        let mut packed = spare.pop().unwrap_or_default();
+        SPARE.set(spare);
+        let len = rows.div_ceil(LANES) * in_dim;
         if packed.len() < len {
             packed.resize(len, [0.0; LANES]);
         }
-        let places = packed[..len].chunks_exact_mut(in_dim);
-        let tasks: Vec<_> = panels.zip(places).map(Mutex::new).collect();
+        Self { packed, rows, in_dim }
+    }
+
+    /// Of what `before` makes of x, [rows, in].
+    pub(super) fn of(x: &[f32], in_dim: usize, before: Before<'_>) -> Self {
+        let mut panels = Self::unwritten(x.len() / in_dim, in_dim);
+        let places = panels.lines_mut().chunks_exact_mut(in_dim);
+        let tasks: Vec<_> = x.chunks(LANES * in_dim).zip(places).map(Mutex::new).collect();
         TorchThreads.for_each(tasks.len(), &|i| {
             // Nobody else asks for this panel.
             if let Ok(mut task) = tasks[i].lock() {
@@ -70,12 +82,22 @@ impl Panels {
             }
         });
         drop(tasks);
-        Self { packed, len }
+        panels
+    }
+
+    fn len(&self) -> usize {
+        self.rows.div_ceil(LANES) * self.in_dim
+    }
+
+    /// [panels, in]
+    pub(super) fn lines_mut(&mut self) -> &mut [[f32; LANES]] {
+        let len = self.len();
+        &mut self.packed[..len]
     }
 
     /// One after the other, each [in, `LANES`].
-    fn each(&self, in_dim: usize) -> std::slice::ChunksExact<'_, [f32; LANES]> {
-        self.packed[..self.len].chunks_exact(in_dim)
+    fn each(&self) -> std::slice::ChunksExact<'_, [f32; LANES]> {
+        self.packed[..self.len()].chunks_exact(self.in_dim)
     }
 }
 
@@ -147,16 +169,17 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
-    /// The memory of [`Panels`].
-    static PACKED: Cell<Vec<[f32; LANES]>> = Cell::default();
+    /// The memory of [`Panels`]: of one product, or of two where one writes what the other reads.
+    static SPARE: Cell<Vec<Vec<[f32; LANES]>>> = Cell::default();
 }
 
 /// The product of many rows.
 pub(super) struct ManyRows<'a, W> {
-    pub(super) typed: Typed<'a, W>,
+    pub(super) part: Part<'a, W>,
     pub(super) panels: &'a Panels,
     /// Rows of weights that this thread will probably have to do next.
     pub(super) then: &'a [W],
+    pub(super) place: &'a Place,
 }
 
 impl<W: Weight> Kernel for ManyRows<'_, W> {
@@ -174,10 +197,10 @@ impl<W: Weight> ManyRows<'_, W> {
     /// R rows of weights at a time, with P panels of x at a time: their sums fill the registers.
     #[inline(always)]
     fn tiles<I: Isa, const R: usize, const P: usize>(&self, isa: I) {
-        let Work { in_dim, first, len, .. } = self.typed.work;
+        let Part { first, len, .. } = self.part;
         let mut scratch = SCRATCH.take();
         scratch.w.resize(R * DEPTH, 0.0);
-        scratch.sums.resize(self.panels.each(in_dim).len() * R, [0.0; LANES]);
+        scratch.sums.resize(self.panels.each().len() * R, [0.0; LANES]);
         for o in (first..first + len).step_by(R) {
             self.rows::<I, R, P>(isa, &mut scratch, o, R.min(first + len - o));
         }
@@ -193,27 +216,26 @@ impl<W: Weight> ManyRows<'_, W> {
         o: usize,
         n: usize,
     ) {
-        let Work { x, in_dim, first, len, .. } = self.typed.work;
-        let rows = x.len() / in_dim;
+        let Part { w: weights, in_dim, first, len, .. } = self.part;
         for k in (0..in_dim).step_by(DEPTH) {
             let depth = DEPTH.min(in_dim - k);
-            let passes = self.panels.each(in_dim).len().div_ceil(P);
+            let passes = self.panels.each().len().div_ceil(P);
             let next = if k + depth < in_dim {
-                &self.typed.w[o * in_dim + k + depth..(o + n) * in_dim]
+                &weights[o * in_dim + k + depth..(o + n) * in_dim]
             } else if o + n < first + len {
-                &self.typed.w[(o + n) * in_dim..(first + len) * in_dim]
+                &weights[(o + n) * in_dim..(first + len) * in_dim]
             } else {
                 self.then
             };
             let ahead = Ahead { next, in_dim, passes };
-            let w: [&[f32]; R] = match W::as_f32(self.typed.w) {
+            let w: [&[f32]; R] = match W::as_f32(weights) {
                 Some(w) if n == R => rows_of(&w[o * in_dim + k..], in_dim, depth),
                 _ => {
                     self.widen(&mut scratch.w, o, n, k..k + depth);
                     rows_of(&scratch.w, DEPTH, depth)
                 }
             };
-            let panels = self.panels.each(in_dim).map(|panel| &panel[k..k + depth]);
+            let panels = self.panels.each().map(|panel| &panel[k..k + depth]);
             let mut panels = panels.zip(scratch.sums.as_chunks_mut::<R>().0);
             for pass in 0..passes {
                 let ahead = ahead.pass::<R>(pass);
@@ -228,35 +250,43 @@ impl<W: Weight> ManyRows<'_, W> {
             }
         }
         for (panel, sums) in scratch.sums.as_chunks::<R>().0.iter().enumerate() {
-            let first = panel * LANES;
-            self.store(isa, sums, first..rows.min(first + LANES), o, n);
+            self.store(isa, sums, panel, o, n);
         }
     }
 
-    /// Writes the results of some rows of x.
+    /// Writes the results of the rows of a panel.
     #[inline(always)]
     fn store<I: Isa, const R: usize>(
         &self,
         isa: I,
         sums: &[[f32; LANES]; R],
-        of: std::ops::Range<usize>,
+        panel: usize,
         o: usize,
         n: usize,
     ) {
-        let Work { bias, y, .. } = self.typed.work;
         let mut results = [[0.0; LANES]; TURNED];
         for (r, (result, sums)) in results.iter_mut().zip(sums).enumerate().take(n) {
-            // What multiplies and adds nothing leaves the bits of a product as they are.
-            let scale = self.typed.scale.map_or(1.0, |scale| scale[o + r]);
-            let bias = bias.map_or(0.0, |bias| bias[o + r]);
+            let (scale, bias) = self.part.scale_and_bias(o + r);
             *result = sums.map(|sum| sum * scale + bias);
         }
-        for (m, results) in of.zip(isa.turn(results.each_ref())) {
-            if n == R {
-                y.set_all::<R>(m, o, std::array::from_fn(|r| results[r]));
-            } else {
-                for (r, &result) in results.iter().enumerate().take(n) {
-                    y.set(m, o + r, result);
+        match self.place {
+            Place::Panels(lines, gelu) => {
+                gelu.apply(results[..n].as_flattened_mut());
+                for (r, line) in results[..n].iter().enumerate() {
+                    lines.set(panel, o + r, line);
+                }
+            }
+            Place::Rows(y) => {
+                let first = panel * LANES;
+                let rows = first..self.panels.rows.min(first + LANES);
+                for (m, results) in rows.zip(isa.turn(results.each_ref())) {
+                    if n == R {
+                        y.set_all::<R>(m, o, std::array::from_fn(|r| results[r]));
+                    } else {
+                        for (r, &result) in results.iter().enumerate().take(n) {
+                            y.set(m, o + r, result);
+                        }
+                    }
                 }
             }
         }
@@ -266,7 +296,7 @@ impl<W: Weight> ManyRows<'_, W> {
     #[inline(always)]
     fn widen(&self, w: &mut [f32], o: usize, n: usize, columns: std::ops::Range<usize>) {
         for (r, to) in w.chunks_exact_mut(DEPTH).take(n).enumerate() {
-            for (to, &from) in to.iter_mut().zip(&self.typed.row(o + r)[columns.clone()]) {
+            for (to, &from) in to.iter_mut().zip(&self.part.row(o + r)[columns.clone()]) {
                 *to = from.to_f32();
             }
         }
@@ -283,13 +313,16 @@ fn rows_of<const R: usize>(w: &[f32], stride: usize, depth: usize) -> [&[f32]; R
     rows
 }
 
+/// A panel of x to some depth, and its sums with R rows of weights.
+type Column<'t, const R: usize> = (&'t [[f32; LANES]], &'t mut [[f32; LANES]; R]);
+
 /// Adds the products of rows of weights with P panels, all of one depth, column after column, to their sums, or to
 /// zero if this `begins`. Meanwhile it asks for weights to come.
 #[inline(always)]
 fn add_products<I: Isa, W: Weight, const R: usize, const P: usize>(
     isa: I,
     w: [&[f32]; R],
-    mut panels: [(&[[f32; LANES]], &mut [[f32; LANES]; R]); P],
+    mut panels: [Column<'_, R>; P],
     begins: bool,
     ahead: &Pass<'_, W>,
 ) {
@@ -312,7 +345,8 @@ fn add_products<I: Isa, W: Weight, const R: usize, const P: usize>(
     }
     for begin in (0..depth).step_by(COLUMNS) {
         ahead.ask(isa, begin);
-        for k in begin..depth.min(begin + COLUMNS) {
+        let line = begin..depth.min(begin + COLUMNS);
+        for k in line {
             let mut column = [isa.zero(); P];
             for p in 0..P {
                 column[p] = isa.load_f32(&panels[p].0[k]);

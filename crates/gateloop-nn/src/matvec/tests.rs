@@ -1,4 +1,4 @@
-use super::{Matrix, Product, multiply};
+use super::{Map, Matrix, Product, multiply, multiply_twice};
 use crate::feed_forward::Gelu;
 use crate::norm::RmsNormKind;
 use crate::pointwise::Before;
@@ -89,7 +89,7 @@ fn check(out_dim: usize, in_dim: usize, rows: usize) {
         for (matrix, exact) in case.matrices() {
             let mut y = guarded(&vec![f32::NAN; rows * out_dim], SENTINEL);
             let end = y.len() - GUARD;
-            let product = Product { matrix, bias, y: &mut y[GUARD..end] };
+            let product = Product { map: Map { matrix, bias }, y: &mut y[GUARD..end] };
             multiply(inside(&x), rows, Before::Nothing, &mut [product]);
             let (expected, scale) = oracle(&exact, inside(&x), bias, in_dim);
             // One more rounding for the scale and one for the bias.
@@ -122,6 +122,9 @@ fn sizes_of_several_pieces_equal_the_oracle() {
         (2051, 97, 8),
         (600, 1030, 65),
         (37, 512, 128),
+        // Rows that are longer than a piece.
+        (5, 17_000, 1),
+        (5, 17_000, 9),
     ] {
         check(out_dim, in_dim, rows);
     }
@@ -144,7 +147,12 @@ fn same_bits(out_dim: usize, in_dim: usize, [all, some]: [usize; 2]) {
         let [together, alone] = [all, some].map(|rows| {
             let mut y = vec![f32::NAN; rows * out_dim];
             let x = &x[(all - rows) * in_dim..];
-            multiply(x, rows, Before::Nothing, &mut [Product { matrix, bias: None, y: &mut y }]);
+            multiply(
+                x,
+                rows,
+                Before::Nothing,
+                &mut [Product { map: Map { matrix, bias: None }, y: &mut y }],
+            );
             y
         });
         assert!(together[(all - some) * out_dim..] == alone, "{all} and {some} rows");
@@ -157,7 +165,12 @@ fn products_computed_together_are_those_computed_alone() {
     let x: Vec<f32> = (0..64).map(number).collect();
     let single = |matrix, out_dim| {
         let mut y = vec![f32::NAN; out_dim];
-        multiply(&x, 1, Before::Nothing, &mut [Product { matrix, bias: None, y: &mut y }]);
+        multiply(
+            &x,
+            1,
+            Before::Nothing,
+            &mut [Product { map: Map { matrix, bias: None }, y: &mut y }],
+        );
         y
     };
     let [_, (bf16, _), _] = case.matrices();
@@ -168,8 +181,8 @@ fn products_computed_together_are_those_computed_alone() {
         1,
         Before::Nothing,
         &mut [
-            Product { matrix: bf16, bias: None, y: &mut first },
-            Product { matrix: int8, bias: None, y: &mut second },
+            Product { map: Map { matrix: bf16, bias: None }, y: &mut first },
+            Product { map: Map { matrix: int8, bias: None }, y: &mut second },
         ],
     );
     assert_eq!((first, second), (single(bf16, 700), single(int8, 9)));
@@ -191,11 +204,42 @@ fn what_comes_before_is_made_of_every_row() {
             let products = |x: &[f32], before| {
                 let mut y = vec![f32::NAN; rows * out_dim];
                 let matrix = Matrix::F32(inside(&case.f32));
-                multiply(x, rows, before, &mut [Product { matrix, bias: None, y: &mut y }]);
+                multiply(
+                    x,
+                    rows,
+                    before,
+                    &mut [Product { map: Map { matrix, bias: None }, y: &mut y }],
+                );
                 y
             };
             let made = before.of(0, &x, &mut Vec::new()).to_vec();
             assert_eq!(products(&x, before), products(&made, Before::Nothing), "{before:?} {rows}");
+        }
+    }
+}
+
+#[test]
+fn two_products_are_one_after_the_other() {
+    let (out_dim, inner, in_dim) = (21, 77, 40);
+    let [first, second] = [Case::new(inner, in_dim), Case::new(out_dim, inner)];
+    let bias: Vec<f32> = (0..inner).map(number).collect();
+    let gamma: Vec<f32> = (0..in_dim).map(number).collect();
+    let before = Before::RmsNorm { gamma: &gamma, kind: RmsNormKind::Epsilon };
+    for rows in [1, 8, 9, 35] {
+        let x: Vec<f32> = (0..rows * in_dim).map(number).collect();
+        let matrices = first.matrices().into_iter().zip(second.matrices());
+        for (((expand, _), (contract, _)), gelu) in matrices.zip([Gelu::Erf, Gelu::Tanh, Gelu::Erf])
+        {
+            let expand = Map { matrix: expand, bias: Some(&bias) };
+            let contract = Map { matrix: contract, bias: None };
+            let mut h = vec![f32::NAN; rows * inner];
+            multiply(&x, rows, before, &mut [Product { map: expand, y: &mut h }]);
+            let [mut one_by_one, mut together] = [(); 2].map(|()| vec![f32::NAN; rows * out_dim]);
+            let product = Product { map: contract, y: &mut one_by_one };
+            multiply(&h, rows, Before::Gelu(gelu), &mut [product]);
+            let product = Product { map: contract, y: &mut together };
+            multiply_twice(&x, rows, before, (expand, gelu), product);
+            assert_eq!(together, one_by_one, "{rows} rows, {gelu:?}");
         }
     }
 }
@@ -208,7 +252,7 @@ fn infinities_and_nan_stay_in_their_row() {
     for rows in [1, 9] {
         let mut y = vec![0.0; rows * 6];
         let matrix = Matrix::F32(&weights);
-        let product = Product { matrix, bias: None, y: &mut y };
+        let product = Product { map: Map { matrix, bias: None }, y: &mut y };
         multiply(&vec![1.0; rows * 20], rows, Before::Nothing, &mut [product]);
         for y in y.chunks(6) {
             assert_eq!((y[0], y[1], y[2], y[4], y[5]), (10.0, f32::INFINITY, 10.0, 10.0, 10.0));

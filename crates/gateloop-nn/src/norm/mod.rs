@@ -70,13 +70,18 @@ impl RmsNorm {
         if let Some(y) = norm_linears(self.kind, &self.gamma, maps, x)? {
             return Ok(y);
         }
-        let gamma = stored(&self.gamma).filter(|_| !records_gradient(&self.gamma));
-        let before = |gamma| Before::RmsNorm { gamma, kind: self.kind };
-        let few = gamma.map(|gamma| forward_few(maps, x, before(gamma)));
+        let few = self.before().map(|before| forward_few(maps, x, before));
         match few.transpose()?.flatten() {
             Some(y) => Ok(y),
             None => forward_all(maps, &self.forward(x)?),
         }
+    }
+
+    /// The norm as part of a product with a few rows; `None` where its own gradient may be recorded, or it lies
+    /// elsewhere than those kernels read.
+    pub(crate) fn before(&self) -> Option<Before<'_>> {
+        let gamma = stored(&self.gamma).filter(|_| !records_gradient(&self.gamma))?;
+        Some(Before::RmsNorm { gamma, kind: self.kind })
     }
 }
 
