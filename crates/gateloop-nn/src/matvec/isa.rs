@@ -62,6 +62,24 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) {
     kernel.run(Portable);
 }
 
+/// Runs `kernel` with the instructions of a level: portable code, AVX2, the best. False where there is no such level.
+#[cfg(test)]
+pub(super) fn run_at<K: Kernel>(level: usize, kernel: K) -> bool {
+    match level {
+        0 => kernel.run(Portable),
+        #[cfg(target_arch = "x86_64")]
+        1 if std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma") =>
+        {
+            // SAFETY: this machine has the features that the function enables.
+            unsafe { x86::avx2(kernel) }
+        }
+        2 => dispatch(kernel),
+        _ => return false,
+    }
+    true
+}
+
 /// Plain Rust, left to the compiler; on aarch64 it finds NEON.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;

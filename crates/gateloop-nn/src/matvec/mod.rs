@@ -1,5 +1,5 @@
 //! Products of weight matrices with a few vectors, bound by reading the weights once ([`few`]), or with a few dozen
-//! ([`panel`]).
+//! ([`many`]).
 //!
 //! libtorch's matrix products pack their operands, which pays for many rows and costs as much as the
 //! product for one. Here every weight is read once, in the order of memory, by all threads.
@@ -9,7 +9,8 @@
 
 mod few;
 mod isa;
-mod panel;
+mod many;
+mod panels;
 mod places;
 mod team;
 mod tile;
@@ -20,7 +21,8 @@ use crate::threads::TorchThreads;
 use few::FewRows;
 use gateloop_scan::ParallelFor;
 pub(crate) use isa::{Isa, Kernel, LANES, dispatch};
-use panel::{ManyRows, Panels};
+use many::ManyRows;
+use panels::Panels;
 use places::{Columns, Lines, Place};
 use tile::Weight;
 
@@ -91,7 +93,7 @@ pub(crate) fn multiply(x: &[f32], rows: usize, before: Before<'_>, products: &mu
         });
         few(before.of(0, x, &mut Vec::new()), &pieces.collect::<Vec<_>>());
     } else {
-        let block = panel::rows_at_once();
+        let block = many::rows_at_once();
         let pieces = products.iter_mut().flat_map(|product| {
             let (out_dim, y) = product.columns(rows);
             pieces(product.map, [out_dim, in_dim], block, Place::Rows(y))
@@ -121,7 +123,7 @@ pub(crate) fn multiply_twice(
         multiply(&h, rows, Before::Gelu(gelu), &mut [product]);
         return;
     }
-    let block = panel::rows_at_once();
+    let block = many::rows_at_once();
     let panels = Panels::of(x, in_dim, before);
     let mut h = Panels::unwritten(rows, inner);
     let place = Place::Panels(Lines::new(h.lines_mut(), inner), gelu);

@@ -1,4 +1,8 @@
-use super::{Map, Matrix, Product, multiply, multiply_twice};
+use super::isa::run_at;
+use super::many::ManyRows;
+use super::panels::Panels;
+use super::places::{Columns, Place};
+use super::{Map, Matrix, Part, Product, multiply, multiply_twice};
 use crate::feed_forward::Gelu;
 use crate::norm::RmsNormKind;
 use crate::pointwise::Before;
@@ -214,6 +218,31 @@ fn what_comes_before_is_made_of_every_row() {
             };
             let made = before.of(0, &x, &mut Vec::new()).to_vec();
             assert_eq!(products(&x, before), products(&made, Before::Nothing), "{before:?} {rows}");
+        }
+    }
+}
+
+/// Products hide all instructions but a machine's best.
+#[test]
+fn many_rows_equal_the_oracle_by_all_instructions() {
+    for (out_dim, in_dim, rows) in [(21, 40, 35), (48, 600, 16), (13, 17, 64), (6, 512, 9)] {
+        let case = Case::new(out_dim, in_dim);
+        let x: Vec<f32> = (0..rows * in_dim).map(number).collect();
+        let bias: Vec<f32> = (0..out_dim).map(|o| number(o + 7)).collect();
+        let w = inside(&case.f32);
+        let exact: Vec<f64> = w.iter().copied().map(f64::from).collect();
+        let (expected, scale) = oracle(&exact, &x, Some(&bias), in_dim);
+        let panels = Panels::of(&x, in_dim, Before::Nothing);
+        for level in 0..3 {
+            let mut y = vec![f32::NAN; rows * out_dim];
+            let place = Place::Rows(Columns::new(&mut y, out_dim));
+            let part = Part { w, scale: None, bias: Some(&bias), in_dim, first: 0, len: out_dim };
+            let kernel = ManyRows { part, panels: &panels, then: &[], place: &place };
+            if run_at(level, kernel) {
+                Tolerance::of::<f32>(in_dim + 1)
+                    .check(&y, &expected, &scale)
+                    .unwrap_or_else(|e| panic!("level {level}, in {in_dim} rows {rows}: {e}"));
+            }
         }
     }
 }

@@ -1,5 +1,4 @@
-//! Products with a few dozen rows, bound by arithmetic: x lies transposed, so that a vector holds one column of many
-//! rows, and every weight is multiplied with a whole vector.
+//! Products with a few dozen rows, bound by arithmetic: every weight is multiplied with a whole vector of transposed x.
 //!
 //! A matrix product that packs both operands, as libtorch's does, takes a good part of its time for packing the
 //! weights where so few rows are multiplied with them. Here x alone is packed, once for all products with it; six or
@@ -8,21 +7,22 @@
 
 use super::Part;
 use super::isa::{Isa, Kernel, LANES, TURNED, dispatch};
+use super::panels::Panels;
 use super::places::Place;
 use super::tile::Weight;
-use crate::pointwise::Before;
-use crate::threads::TorchThreads;
-use gateloop_scan::ParallelFor;
 use std::cell::Cell;
-use std::sync::Mutex;
 
-/// Rows of weights that are multiplied together, here.
+/// Rows of weights that are multiplied together with two panels of x, and with one.
+const ROWS_OF_TWO: usize = 8;
+const ROWS_OF_ONE: usize = 6;
+
+/// Rows of weights that are multiplied together on this machine.
 pub(super) fn rows_at_once() -> usize {
     struct Ask<'a>(&'a mut usize);
     impl Kernel for Ask<'_> {
         #[inline(always)]
         fn run<I: Isa>(self, _isa: I) {
-            *self.0 = if I::HAS_ROOM_FOR_TWO { 8 } else { 6 };
+            *self.0 = if I::HAS_ROOM_FOR_TWO { ROWS_OF_TWO } else { ROWS_OF_ONE };
         }
     }
     let mut rows = 0;
@@ -37,130 +37,9 @@ const DEPTH: usize = 512;
 /// The bytes of a cache line.
 const LINE: usize = 64;
 
-/// x in panels of [`LANES`] rows, [panels, in, `LANES`]; the numbers of rows that there are not have no meaning.
-pub(super) struct Panels {
-    /// Longer than needed if an earlier x was.
-    packed: Vec<[f32; LANES]>,
-    rows: usize,
-    in_dim: usize,
-}
-
-impl Drop for Panels {
-    fn drop(&mut self) {
-        let mut spare = SPARE.take();
-        spare.push(std::mem::take(&mut self.packed));
-        SPARE.set(spare);
-    }
-}
-
-impl Panels {
-    /// Room for x, [rows, in].
-    pub(super) fn unwritten(rows: usize, in_dim: usize) -> Self {
-        let mut spare = SPARE.take();
-        let mut packed = spare.pop().unwrap_or_default();
-        SPARE.set(spare);
-        let len = rows.div_ceil(LANES) * in_dim;
-        if packed.len() < len {
-            packed.resize(len, [0.0; LANES]);
-        }
-        Self { packed, rows, in_dim }
-    }
-
-    /// Of what `before` makes of x, [rows, in].
-    pub(super) fn of(x: &[f32], in_dim: usize, before: Before<'_>) -> Self {
-        let mut panels = Self::unwritten(x.len() / in_dim, in_dim);
-        let places = panels.lines_mut().chunks_exact_mut(in_dim);
-        let tasks: Vec<_> = x.chunks(LANES * in_dim).zip(places).map(Mutex::new).collect();
-        TorchThreads.for_each(tasks.len(), &|i| {
-            // Nobody else asks for this panel.
-            if let Ok(mut task) = tasks[i].lock() {
-                let (x, panel) = &mut *task;
-                let mut scratch = SCRATCH.take();
-                let x = before.of(i * LANES * in_dim, x, &mut scratch.x);
-                dispatch(Pack { x, in_dim, panel });
-                SCRATCH.set(scratch);
-            }
-        });
-        drop(tasks);
-        panels
-    }
-
-    fn len(&self) -> usize {
-        self.rows.div_ceil(LANES) * self.in_dim
-    }
-
-    /// [panels, in]
-    pub(super) fn lines_mut(&mut self) -> &mut [[f32; LANES]] {
-        let len = self.len();
-        &mut self.packed[..len]
-    }
-
-    /// One after the other, each [in, `LANES`].
-    fn each(&self) -> std::slice::ChunksExact<'_, [f32; LANES]> {
-        self.packed[..self.len()].chunks_exact(self.in_dim)
-    }
-}
-
-/// Transposes up to [`LANES`] rows of x.
-struct Pack<'a> {
-    x: &'a [f32],
-    in_dim: usize,
-    /// [in, `LANES`]
-    panel: &'a mut [[f32; LANES]],
-}
-
-impl Kernel for Pack<'_> {
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        for (block, columns) in self.panel.chunks_mut(LANES).enumerate() {
-            for first in (0..LANES).step_by(TURNED) {
-                let turned = match whole_square(self.x, self.in_dim, [first, block * LANES]) {
-                    Some(square) => isa.turn(square),
-                    None => {
-                        isa.turn(padded(self.x, self.in_dim, [first, block * LANES]).each_ref())
-                    }
-                };
-                for (column, turned) in columns.iter_mut().zip(&turned) {
-                    column[first..first + TURNED].copy_from_slice(turned);
-                }
-            }
-        }
-    }
-}
-
-/// Rows and columns of x from a place on, where there are as many.
-#[inline(always)]
-fn whole_square(
-    x: &[f32],
-    in_dim: usize,
-    [row, column]: [usize; 2],
-) -> Option<[&[f32; LANES]; TURNED]> {
-    let mut square = [&[0.0; LANES]; TURNED];
-    if column + LANES > in_dim || x.len() < (row + TURNED) * in_dim {
-        return None;
-    }
-    for (line, row) in square.iter_mut().zip(x[row * in_dim..].chunks_exact(in_dim)) {
-        *line = row[column..].first_chunk()?;
-    }
-    Some(square)
-}
-
-/// The rows and columns that there are from a place on, and zeros.
-fn padded(x: &[f32], in_dim: usize, [row, column]: [usize; 2]) -> [[f32; LANES]; TURNED] {
-    let mut square = [[0.0; LANES]; TURNED];
-    for (line, row) in square.iter_mut().zip(x.chunks_exact(in_dim).skip(row)) {
-        let row = &row[column..];
-        let n = row.len().min(LANES);
-        line[..n].copy_from_slice(&row[..n]);
-    }
-    square
-}
-
 /// What a thread works in.
 #[derive(Default)]
 struct Scratch {
-    /// Rows of x, as they are to be multiplied.
-    x: Vec<f32>,
     /// The weights at work, [R, `DEPTH`], where they do not lie in f32 already.
     w: Vec<f32>,
     /// The sums so far, [panels, R] of a number for each row of x.
@@ -169,8 +48,6 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
-    /// The memory of [`Panels`]: of one product, or of two where one writes what the other reads.
-    static SPARE: Cell<Vec<Vec<[f32; LANES]>>> = Cell::default();
 }
 
 /// The product of many rows.
@@ -186,9 +63,9 @@ impl<W: Weight> Kernel for ManyRows<'_, W> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         if I::HAS_ROOM_FOR_TWO {
-            self.tiles::<I, 8, 2>(isa);
+            self.tiles::<I, ROWS_OF_TWO, 2>(isa);
         } else {
-            self.tiles::<I, 6, 1>(isa);
+            self.tiles::<I, ROWS_OF_ONE, 1>(isa);
         }
     }
 }
