@@ -3,6 +3,7 @@
 #include "arrays.h"
 #include "../pass.cuh"
 #include <algorithm>
+#include <map>
 #include <stdarg.h>
 
 inline host::Random dice(12345);
@@ -187,8 +188,12 @@ inline u32 choose_grid(const Case& c, Shape& shape, const host::Needs& needs) {
 }
 
 // False where it ended in a deadlock.
+// What each kernel that was launched asked for.
+inline std::map<std::string, host::Needs> needed;
+
 template <class P>
 bool launch(const Case& c, Kernel<P> kernel, P params, const host::Needs& needs, host::Options options) {
+  needed[c.kernel] = needs;
   const u32 grid = choose_grid(c, params.shape, needs);
   const Shape& shape = params.shape;
   const u32 groups = (shape.chunks + u32(needs.group) - 1) / u32(needs.group);

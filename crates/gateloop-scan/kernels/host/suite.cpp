@@ -207,6 +207,13 @@ static void print_distances() {
   }
 }
 
+// What kernels/needs.txt has.
+static void print_needs() {
+  for (const auto& [kernel, needs] : needed) {
+    printf("needs %s %d %d %d %d\n", kernel.c_str(), needs.shared_bytes, needs.threads, needs.positions, needs.channels);
+  }
+}
+
 static int usage() {
   printf("suite [all | grid | look_back [SEED]] | [mutant NAME]; mutants:");
   for (int m = 1; m < host::MUTANTS; m++) printf(" %s", host::MUTANT_NAMES[m]);
@@ -237,6 +244,7 @@ int main(int count, char** arguments) {
   if (count > 2 && host::mutant == host::NONE) dice = host::Random(u64(atoll(arguments[2])));
   if (is_all || what == "grid") {
     all_kernels(), done("grid");
+    print_needs();
   }
   if (is_all || what == "look_back") {
     for (int seqlen : {1, 31, 65, 300})

@@ -138,6 +138,31 @@ mod tests {
         }
     }
 
+    /// tests/kernels_on_host.rs compares the same file with the kernels themselves.
+    #[test]
+    fn a_launch_is_what_the_kernels_ask_for() {
+        let mut needs: HashMap<&str, [usize; 4]> = HashMap::new();
+        for line in include_str!("../../kernels/needs.txt").lines() {
+            if !line.starts_with('#') {
+                let (kernel, numbers) = line.split_once(' ').unwrap();
+                let numbers: Vec<_> = numbers.split(' ').map(|n| n.parse().unwrap()).collect();
+                needs.insert(kernel, numbers.try_into().unwrap());
+            }
+        }
+        for operation in Operation::ALL {
+            for dtype in Dtype::ALL.into_iter().filter(|dtype| operation.takes(*dtype)) {
+                for tiles in ["", SMALL, TALL, SHORT] {
+                    let kernel = format!("{}{tiles}", operation.kernel(dtype));
+                    let Some(tile) = geometry(&kernel) else { continue };
+                    let shared = tile.shared_bytes(operation, dtype);
+                    let ours = [shared, tile.threads(), tile.positions(), tile.channels()];
+                    assert_eq!(needs.remove(kernel.as_str()), Some(ours), "{kernel}");
+                }
+            }
+        }
+        assert!(needs.is_empty(), "{needs:?}");
+    }
+
     #[test]
     fn the_group_is_that_of_the_kernels() {
         let source = include_str!("../../kernels/lookback.cuh");
