@@ -72,9 +72,12 @@ pub struct FeedForward {
 }
 
 impl FeedForward {
-    /// All that follows the first map.
-    fn contract(&self, h: &Tensor) -> Result<Tensor> {
-        gelu_linear(h, self.gelu, &self.contract)
+    /// Both maps, of tokens of whatever shape.
+    fn run(&self, input: LayerInput<'_>) -> Result<Tensor> {
+        match input.project_twice([&self.expand, &self.contract], self.gelu)? {
+            Some(y) => Ok(y),
+            None => gelu_linear(&input.project(&[&self.expand])?[0], self.gelu, &self.contract),
+        }
     }
 }
 
@@ -96,7 +99,7 @@ impl SequenceLayer for FeedForward {
 
     fn forward_of(&self, input: LayerInput<'_>) -> Result<Tensor> {
         sequence_dims(input.x, self.dim)?;
-        self.contract(&input.project(&[&self.expand])?[0])
+        self.run(input)
     }
 
     fn prefill(&self, x: &Tensor, (): &mut ()) -> Result<Tensor> {
@@ -109,9 +112,6 @@ impl SequenceLayer for FeedForward {
 
     fn step_of(&self, input: LayerInput<'_>, (): &mut ()) -> Result<Tensor> {
         token_dims(input.x, self.dim)?;
-        match input.project_twice([&self.expand, &self.contract], self.gelu)? {
-            Some(y) => Ok(y),
-            None => self.contract(&input.project(&[&self.expand])?[0]),
-        }
+        self.run(input)
     }
 }

@@ -115,6 +115,23 @@ fn values_and_gradients_are_those_of_the_function() -> TestResult {
 }
 
 #[test]
+fn a_function_knows_whether_a_backward_pass_may_follow() -> TestResult {
+    let (x, w) = operands();
+    let probe = || {
+        Custom::<1>::product().forward(|inputs, saved| {
+            let told = if saved.is_wanted() { 1.0 } else { 0.0 };
+            saved.push(&inputs[0]);
+            saved.push(&inputs[1]);
+            Ok(vec![inputs[0].full_like(told)])
+        })
+    };
+    let recorded = autograd::apply(probe(), &[&x, &w])?.remove(0);
+    let alone = tch::no_grad(|| autograd::apply(probe(), &[&x, &w]))?.remove(0);
+    assert_eq!([&recorded, &alone].map(|y| y.double_value(&[0, 0])), [1.0, 0.0]);
+    Ok(())
+}
+
+#[test]
 fn one_tensor_may_be_several_inputs() -> TestResult {
     let (x, _) = operands();
     let y = autograd::apply(Custom::<1>::product(), &[&x, &x])?.remove(0);

@@ -191,7 +191,7 @@ fn rows_of<const R: usize>(w: &[f32], stride: usize, depth: usize) -> [&[f32]; R
 }
 
 /// A panel of x to some depth, and its sums with R rows of weights.
-type Column<'t, const R: usize> = (&'t [[f32; LANES]], &'t mut [[f32; LANES]; R]);
+type PanelSums<'t, const R: usize> = (&'t [[f32; LANES]], &'t mut [[f32; LANES]; R]);
 
 /// Adds the products of rows of weights with P panels, all of one depth, column after column, to their sums, or to
 /// zero if this `begins`. Meanwhile it asks for weights to come.
@@ -199,7 +199,7 @@ type Column<'t, const R: usize> = (&'t [[f32; LANES]], &'t mut [[f32; LANES]; R]
 fn add_products<I: Isa, W: Weight, const R: usize, const P: usize>(
     isa: I,
     w: [&[f32]; R],
-    mut panels: [Column<'_, R>; P],
+    mut panels: [PanelSums<'_, R>; P],
     begins: bool,
     ahead: &Pass<'_, W>,
 ) {
