@@ -1,7 +1,7 @@
 // A case: shape, layout, segments, decays; how a kernel is launched for it; how answers are judged.
 #pragma once
 #include "arrays.h"
-#include "../pass.cuh"
+#include "launching.h"
 #include <algorithm>
 #include <map>
 #include <stdarg.h>
@@ -141,32 +141,6 @@ inline host::Options random_options(u32 most_blocks) {
   return o;
 }
 
-template <class P>
-using Kernel = void (*)(P, Workspace);
-
-template <class P>
-struct Call {
-  Kernel<P> kernel;
-  P params;
-  Workspace work;
-  static void run(const void* call) {
-    auto* self = static_cast<const Call*>(call);
-    self->kernel(self->params, self->work);
-  }
-};
-
-template <class P>
-host::Needs needs_of(Kernel<P> kernel) {
-  host::machine.probing = true;
-  try {
-    kernel(P(), Workspace());
-  } catch (const host::Needs& needs) {
-    host::machine.probing = false;
-    return needs;
-  }
-  abort();
-}
-
 inline Shape shape_of(const Case& c, const host::Needs& needs, bool aligned, int element_bytes) {
   Shape shape = {};
   shape.seqlen = c.seqlen;
@@ -187,10 +161,10 @@ inline u32 choose_grid(const Case& c, Shape& shape, const host::Needs& needs) {
   return grid;
 }
 
-// False where it ended in a deadlock.
 // What each kernel that was launched asked for.
 inline std::map<std::string, host::Needs> needed;
 
+// False where it ended in a deadlock.
 template <class P>
 bool launch(const Case& c, Kernel<P> kernel, P params, const host::Needs& needs, host::Options options) {
   needed[c.kernel] = needs;

@@ -46,16 +46,6 @@ struct Flat {
 };
 
 template <class P>
-struct PlainCall {
-  void (*kernel)(P);
-  P params;
-  static void run(const void* call) {
-    auto* self = static_cast<const PlainCall*>(call);
-    self->kernel(self->params);
-  }
-};
-
-template <class P>
 bool launch_heads(const Case& c, void (*kernel)(P), P params, size_t shared_bytes, u32 grid) {
   host::machine.options = random_options(3);
   host::Needs needs = {};

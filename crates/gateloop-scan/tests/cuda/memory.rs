@@ -1,6 +1,6 @@
 //! Where operands of a launch lie: any address and strides, one device, one stream, many threads.
 
-use crate::device::device;
+use crate::device::{device, two_devices};
 use gateloop_scan::cuda::{
     Array, Cuda, CudaError, DeviceVec, Dims, Dtype, Operation, RawWorkspace, ScanArgs, Stream,
 };
@@ -106,6 +106,50 @@ fn operands_of_another_stream_are_refused() {
     assert!(matches!(refused, CudaError::Operand { operand: "a", .. }), "{refused}");
     cuda.run_scan(stream, shape, &there, &there, None, None, false).unwrap();
     cuda.synchronize(stream).unwrap();
+}
+
+#[test]
+fn devices_do_not_mix_and_do_not_disturb_each_other() {
+    let Some([first, second]) = two_devices() else { return };
+    let shape = ScanShape::new(1, 300, 40).unwrap();
+    let stream = Stream::default();
+    let (a, b) = (wave(shape.len(), 0.8, 0.2), wave(shape.len(), 0.0, 1.0));
+    let want = Scan::new(shape, &a, &b).unwrap().run(Algorithm::Naive).unwrap();
+    let magnitude = Scan::new(shape, &a, &b).unwrap().magnitude().unwrap();
+    let current = || cudarc::driver::result::ctx::get_current().unwrap();
+    for (here, there) in [(&first, &second), (&second, &first)] {
+        let up = |cuda: &Cuda, data: &[f32]| DeviceVec::upload(cuda, stream, data).unwrap();
+        let (a_here, b_here, b_there) = (up(here, &a), up(here, &b), up(there, &b));
+        let refused = here.run_scan(stream, shape, &a_here, &b_there, None, None, false);
+        let (actual, expected) = (there.context().ordinal(), here.context().ordinal());
+        let Err(CudaError::WrongDevice { operand: "b", actual: found, expected: asked }) = refused
+        else {
+            panic!("{refused:?}");
+        };
+        assert_eq!((found, asked), (actual, expected));
+
+        // Another library's device is the current one before and after a launch.
+        let (h, h_last) = (up(here, &a), up(here, &b[..shape.state_len()]));
+        let bytes = here.workspace_bytes(Operation::Scan, Dtype::F32, shape).unwrap();
+        let memory = DeviceVec::upload(here, stream, &vec![0_u8; bytes]).unwrap();
+        there.context().bind_to_thread().unwrap();
+        let before = current();
+        let args = ScanArgs {
+            dims: Dims::new(shape),
+            dtype: Dtype::F32,
+            a: Array::contiguous(a_here.ptr(), shape),
+            b: Array::contiguous(b_here.ptr(), shape),
+            h: Array::contiguous(h.ptr(), shape),
+            h0: 0,
+            h_last: h_last.ptr(),
+        };
+        let workspace = RawWorkspace { ptr: memory.ptr(), bytes };
+        // SAFETY: the arrays lie in vectors that outlive the download, the workspace is zeroed.
+        unsafe { here.scan(stream, &workspace, &args).unwrap() };
+        assert_eq!(current(), before);
+        let got = h.download(here, stream).unwrap();
+        Tolerance::of::<f32>(shape.seqlen).check(&got, &want, &magnitude).unwrap();
+    }
 }
 
 #[test]
