@@ -1,5 +1,6 @@
 //! What every layer that mixes over time can do, and the three ways to run it.
 
+use crate::device::on_gpu;
 use crate::error::{NnError, Result};
 use crate::feed_forward::Gelu;
 use crate::linear::{FEW_ROWS, Linear, Side, forward_all, forward_few_twice, side_by_side};
@@ -8,7 +9,7 @@ use crate::pointwise::Before;
 use crate::segments::Segments;
 use crate::slices::SequenceRanks;
 use std::sync::Arc;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// A layer over a sequence, with the state that lets it go on after any token.
 ///
@@ -198,7 +199,7 @@ impl<'a> LayerInput<'a> {
     /// Affine maps of it as one product, [.., sum of all out]; `None` where that does not pay, or does not go: on the
     /// CPU, of few tokens, where one copy more of the weights would show, and of rounded weights.
     pub(crate) fn side_by_side(&self, sides: &[Side<'_>]) -> Result<Option<Tensor>> {
-        if !matches!(self.x.device(), Device::Cuda(_)) {
+        if !on_gpu(self.x) {
             return Ok(None);
         }
         let tokens: i64 = self.x.size().iter().rev().skip(1).product();

@@ -5,17 +5,18 @@
 
 use crate::autocast::Autocast;
 use crate::autograd::{self, Function, Saved, gradients_are_recorded, records_gradient};
+use crate::device::on_cpu;
 use crate::elements::stored;
 use crate::error::{NnError, Result};
 use crate::feed_forward::Gelu;
 use crate::linear::{Linear, forward_few};
 use crate::pointwise::Before;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// Whether keeping less pays: a gradient is to be recorded, on a CPU. Under autocast libtorch's operations run in another
 /// precision than their inputs, which it has to decide itself.
 pub(crate) fn applies(x: &Tensor) -> bool {
-    x.device() == Device::Cpu
+    on_cpu(x)
         && matches!(x.kind(), Kind::Float | Kind::Double)
         && gradients_are_recorded()
         && !Autocast::is_on()

@@ -34,10 +34,15 @@
 //! # Ok::<(), gateloop_nn::NnError>(())
 //! ```
 
+// Tests of the crate's own that are also those of a user say `gateloop_nn`.
+#[cfg(test)]
+extern crate self as gateloop_nn;
+
 mod attention;
 mod autocast;
 pub mod autograd;
 pub mod cuda;
+mod device;
 mod elements;
 mod error;
 mod feed_forward;

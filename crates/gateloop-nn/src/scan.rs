@@ -4,11 +4,12 @@ mod slice;
 
 use crate::autograd::{self, Function, Saved};
 use crate::cuda;
+use crate::device::on_gpu;
 use crate::elements::{Elements, Output, TensorElement, dispatch_kind};
 use crate::error::{NnError, Result};
 use crate::threads::TorchThreads;
 use gateloop_scan::{Algorithm, Scan, ScanGrads, ScanShape};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 pub use slice::{ScannedSlice, scan_over_ranks};
 
@@ -165,9 +166,10 @@ impl Function for ScanFunction {
     const OUTPUTS: usize = 2;
 
     fn forward(&self, inputs: &[Tensor], saved: &mut Saved) -> Result<Vec<Tensor>> {
-        let outputs = match inputs[0].device() {
-            Device::Cuda(_) => cuda::run(self.shape, &self.options, inputs)?,
-            _ => dispatch_kind!(inputs[0].kind(), "a", run_as(self, inputs))?,
+        let outputs = if on_gpu(&inputs[0]) {
+            cuda::run(self.shape, &self.options, inputs)?
+        } else {
+            dispatch_kind!(inputs[0].kind(), "a", run_as(self, inputs))?
         };
         saved.push(&inputs[0]);
         saved.push(&outputs[0]);
@@ -184,10 +186,10 @@ impl Function for ScanFunction {
         _needs_grad: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let (dh, dh_last) = (grad_outputs[0].as_ref(), grad_outputs[1].as_ref());
-        match saved[0].device() {
-            Device::Cuda(_) => cuda::adjoint(self.shape, &self.options, saved, dh, dh_last),
-            _ => dispatch_kind!(saved[0].kind(), "a", adjoint_as(self, saved, dh, dh_last)),
+        if on_gpu(&saved[0]) {
+            return cuda::adjoint(self.shape, &self.options, saved, dh, dh_last);
         }
+        dispatch_kind!(saved[0].kind(), "a", adjoint_as(self, saved, dh, dh_last))
     }
 }
 

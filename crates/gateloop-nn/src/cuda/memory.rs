@@ -1,6 +1,7 @@
 //! Tensors as the kernels see them.
 
 use super::torch::current_stream;
+use crate::device::gpu_of;
 use crate::error::{NnError, Result};
 use gateloop_scan::ScanShape;
 use gateloop_scan::cuda::{Array, Cuda, Dtype, Operation, RawWorkspace, Stream};
@@ -23,11 +24,10 @@ static WORKSPACES: LazyLock<Mutex<HashMap<(usize, Stream), Tensor>>> =
 
 impl Place {
     pub(super) fn of(operand: &'static str, tensor: &Tensor) -> Result<Self> {
-        let Device::Cuda(ordinal) = tensor.device() else {
-            return Err(NnError::Device { operand, actual: tensor.device() });
-        };
+        let device = tensor.device();
+        let ordinal = gpu_of(tensor).ok_or(NnError::Device { operand, actual: device })?;
         let stream = current_stream(ordinal)?;
-        Ok(Self { cuda: Cuda::device(ordinal)?, stream, device: tensor.device(), ordinal })
+        Ok(Self { cuda: Cuda::device(ordinal)?, stream, device, ordinal })
     }
 
     /// Runs `launch` with a workspace that is large enough for the operation.

@@ -4,6 +4,8 @@ mod gate_loop;
 pub(crate) mod heads;
 mod memory;
 mod scan;
+#[cfg(test)]
+pub(crate) mod stand_in;
 mod torch;
 
 pub(crate) use gate_loop::{Fused, fused, fused_side_by_side};

@@ -5,8 +5,9 @@
 
 use crate::autograd::{self, Function, Saved};
 use crate::cuda::heads as kernels;
+use crate::device::on_gpu;
 use crate::error::Result;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// The sums of a chunk's tokens, double [.., C].
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +36,7 @@ pub(crate) struct WeighGradients {
 /// # Shapes
 /// - `scores`: [.., C, C], which nothing needs any more: the result may lie in its place
 pub(super) fn weigh(scores: &Tensor, sums: Sums<'_>) -> Result<Tensor> {
-    if let Device::Cuda(_) = scores.device() {
+    if on_gpu(scores) {
         let scores = scores.f_contiguous()?;
         kernels::weigh(&scores, sums)?;
         return Ok(scores);
@@ -55,7 +56,7 @@ pub(super) fn weigh_adjoint(
     dweighed: &Tensor,
     sums: Sums<'_>,
 ) -> Result<WeighGradients> {
-    if let Device::Cuda(_) = scores.device() {
+    if on_gpu(scores) {
         let (weighed, dscores) = (scores.f_contiguous()?, dweighed.f_contiguous()?);
         let [dlog_a, dphase] = kernels::weigh_adjoint(&weighed, &dscores, sums)?;
         return Ok(WeighGradients { weighed, dscores, dlog_a, dphase });
@@ -90,7 +91,7 @@ impl Function for Turn {
         }
         let [x, log_a, phase] = inputs else { unreachable!("three inputs are given") };
         let sums = Sums { log_a, phase };
-        if let Device::Cuda(_) = x.device() {
+        if on_gpu(x) {
             return Ok(vec![kernels::turn(x, sums)?]);
         }
         let [cos, sin] = directions(sums, x.kind())?;
@@ -106,7 +107,7 @@ impl Function for Turn {
         let Some(dy) = &grad_outputs[0] else { return Ok(vec![None, None, None]) };
         let [x, log_a, phase] = saved else { unreachable!("three tensors are kept") };
         let sums = Sums { log_a, phase };
-        if let Device::Cuda(_) = x.device() {
+        if on_gpu(x) {
             return Ok(kernels::turn_adjoint(x, dy, sums)?.map(Some).into());
         }
         let [cos, sin] = directions(sums, x.kind())?;
@@ -169,6 +170,7 @@ fn later_less_earlier(mut pairs: Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::Device;
 
     const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
 

@@ -17,9 +17,10 @@ use super::heads;
 use super::operator::{Before, Dims, Operands, state_or_zeros};
 use super::polar::exp_polar;
 use super::within::within_chunk;
+use crate::device::on_cpu;
 use crate::error::Result;
 use crate::scan::{ScanOptions, scan, scan_over_ranks};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// Shorter chunks leave the matrix products too small to run at speed.
 const MIN_CHUNK: i64 = 64;
@@ -53,7 +54,7 @@ pub(super) fn run(
     dims: &Dims,
     chunk_len: i64,
 ) -> Result<(Tensor, Tensor)> {
-    if operands.q.device() == Device::Cpu {
+    if on_cpu(operands.q) {
         heads::run(operands, before, dims, chunk_len)
     } else {
         run_in_products(operands, before, dims, chunk_len)
@@ -148,6 +149,7 @@ fn states(chunks: &Chunks, before: Before<'_>, dims: &Dims) -> Result<(Tensor, T
 mod tests {
     use super::*;
     use crate::gate_loop::StateTransition;
+    use tch::Device;
 
     const DIMS: Dims = Dims { batch: 2, seqlen: 150, heads: 3, head_dim: 5 };
 

@@ -8,6 +8,7 @@ use super::operator::{Form, Operands, gate_loop, gate_loop_over_ranks};
 use super::transition::{StateTransition, TransitionMode, scale_gradient};
 use crate::autocast::FullPrecision;
 use crate::cuda::{Fused, fused as fused_on_cuda, fused_side_by_side};
+use crate::device::on_cpu;
 use crate::error::{NnError, Result};
 use crate::fused;
 use crate::layer::{LayerInput, ONLY_FORWARD, SequenceLayer, sequence_dims, token_dims};
@@ -21,7 +22,7 @@ use crate::slices::SequenceRanks;
 use gateloop_scan::cuda::Operation;
 use gateloop_scan::gate_loop::GateMode;
 use std::sync::Arc;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// The GateLoop layer of the reference (there `GateLoopedAttention`), with a state for decoding.
 #[derive(Debug)]
@@ -105,7 +106,7 @@ impl GateLoop {
         let projected = input.project(&maps)?;
         let z = &projected[1];
         let z = scale_gradient(z, self.config.frac_gradient_state_transition)?;
-        let (y, state) = if self.is_fused() && input.x.device() == Device::Cpu {
+        let (y, state) = if self.is_fused() && on_cpu(input.x) {
             let qkv = self.with_keys(&projected[0])?;
             let gates = projected.get(2).filter(|_| state.is_none());
             if let Some(outputs) = self.run_gated(&qkv, &z, gates, transition, input)? {

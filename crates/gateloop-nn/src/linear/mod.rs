@@ -7,13 +7,14 @@ pub(crate) use side_by_side::{Side, side_by_side};
 pub use weight::WeightKind;
 
 use crate::autograd::records_gradient;
+use crate::device::on_cpu;
 use crate::elements::{Elements, Output, stored};
 use crate::error::Result;
 use crate::feed_forward::Gelu;
 use crate::matvec::{Map, Product, multiply, multiply_twice};
 use crate::pointwise::Before;
 use tch::nn::{Init, Path};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 use weight::Weight;
 
 /// y = x W^T + b over the last dimension.
@@ -188,7 +189,7 @@ impl Few {
         let applies = (1..=FEW_ROWS).contains(&rows)
             && in_dim > 0
             && x.kind() == Kind::Float
-            && x.device() == Device::Cpu
+            && on_cpu(x)
             && !(records_gradient(x) || maps.iter().any(|map| map.records_gradient()));
         if !applies {
             return Ok(None);

@@ -5,6 +5,7 @@ mod linears;
 mod rms;
 
 use crate::autograd::{self, records_gradient};
+use crate::device::on_cpu;
 use crate::elements::stored;
 use crate::error::{NnError, Result};
 use crate::linear::{Linear, forward_all, forward_few};
@@ -12,7 +13,7 @@ use crate::pointwise::Before;
 use linears::norm_linears;
 use rms::RmsNormFunction;
 use tch::nn::{Init, Path};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// y = x / length(x) * sqrt(D) * gamma: the root-mean-square norm. Parameter: `gamma` `[D]`,
 /// initially one.
@@ -54,7 +55,7 @@ impl RmsNorm {
     /// - `x`: [.., D]; returns the same
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         check_features(x, &self.gamma)?;
-        if x.device() == Device::Cpu && matches!(x.kind(), Kind::Float | Kind::Double) {
+        if on_cpu(x) && matches!(x.kind(), Kind::Float | Kind::Double) {
             let function = RmsNormFunction { kind: self.kind };
             return Ok(autograd::apply(function, &[x, &self.gamma])?.remove(0));
         }

@@ -1,13 +1,14 @@
 //! The scan of a sequence that several ranks share.
 
 use super::{ScanFunction, ScanOptions, scan_with};
+use crate::device::on_cpu;
 use crate::elements::{Elements, Output, TensorElement, dispatch_kind};
 use crate::error::{NnError, Result};
 use crate::slices::{
     self, Pass, Recurrence, SequenceRanks, StateKind, Summary, entry_gradient_of_adjoint,
 };
 use std::sync::Arc;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// What [`scan_over_ranks`] makes of a rank's slice.
 #[derive(Debug)]
@@ -104,7 +105,7 @@ impl Recurrence for ScanFunction {
 
     fn summary(&self, operands: &[Tensor]) -> Result<Summary> {
         let width = self.product_width(operands);
-        if operands[0].device() == Device::Cpu {
+        if on_cpu(&operands[0]) {
             let kind = operands[0].kind();
             let Summary { product, last } = dispatch_kind!(kind, "a", map_as(self, operands))?;
             return Ok(Summary { product: product.f_narrow(1, 0, width)?, last });
@@ -115,7 +116,7 @@ impl Recurrence for ScanFunction {
     }
 
     fn entry_gradient(&self, saved: &[Tensor], grad_outputs: &[Option<Tensor>]) -> Result<Tensor> {
-        if saved[0].device() == Device::Cpu {
+        if on_cpu(&saved[0]) {
             let kind = saved[0].kind();
             return dispatch_kind!(kind, "a", entry_gradient_as(self, saved, grad_outputs));
         }

@@ -3,6 +3,7 @@
 mod heinsen;
 
 use crate::cuda::{Fused, fused as fused_on_cuda, fused_side_by_side};
+use crate::device::{on_cpu, on_gpu};
 use crate::error::{NnError, Result};
 use crate::fused;
 use crate::layer::{LayerInput, ONLY_FORWARD, SequenceLayer, sequence_dims, token_dims};
@@ -14,8 +15,8 @@ use crate::segments::Segments;
 use gateloop_scan::Algorithm;
 use gateloop_scan::cuda::Operation;
 use gateloop_scan::gate_loop::GateMode;
+use tch::Tensor;
 use tch::nn::Path;
-use tch::{Device, Tensor};
 
 /// A [`SimpleGateLoop`] to be built; the defaults are the reference's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,11 +133,11 @@ impl SimpleGateLoop {
 
     fn run(&self, input: LayerInput<'_>, state: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         let packed = self.project(input)?;
-        if self.is_fused() && packed.device() == Device::Cpu {
+        if self.is_fused() && on_cpu(&packed) {
             let (y, h_last) = self.run_fused(&packed, state, input)?;
             return self.finish(y, h_last);
         }
-        if matches!((self.config.engine, packed.device()), (Engine::Scan(_), Device::Cuda(_))) {
+        if matches!(self.config.engine, Engine::Scan(_)) && on_gpu(&packed) {
             let (y, h_last) = self.run_on_cuda(&packed, state, input)?;
             return self.finish(y, h_last);
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::linear::side_by_side;
+use tch::Device;
 use tch::{Kind, nn};
 
 const DIM: i64 = 6;
