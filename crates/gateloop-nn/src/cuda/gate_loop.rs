@@ -95,7 +95,8 @@ struct Operands {
 struct Computed {
     y: Tensor,
     last: Tensor,
-    checkpoints: Tensor,
+    /// For a backward pass, where one may follow.
+    checkpoints: Option<Tensor>,
 }
 
 impl FusedFunction {
@@ -136,7 +137,13 @@ impl FusedFunction {
     }
 
     /// The forward pass, from the state `h0`.
-    fn run(&self, place: &Place, operands: &Operands, h0: Option<&Tensor>) -> Result<Computed> {
+    fn run(
+        &self,
+        place: &Place,
+        operands: &Operands,
+        h0: Option<&Tensor>,
+        keeps: bool,
+    ) -> Result<Computed> {
         let elements = operands.q.kind();
         let dtype = dtype("q", elements)?;
         let operation = self.fused.operation;
@@ -148,7 +155,8 @@ impl FusedFunction {
         let count = self.shape.seqlen.div_ceil(place.cuda.checkpoint_len(operation, dtype)?) as i64;
         let y = place.empty(&operands.q.size(), elements)?;
         let last = place.empty(&[batch, channels], state)?;
-        let checkpoints = place.empty(&[batch, count, channels], state)?;
+        let checkpoints =
+            keeps.then(|| place.empty(&[batch, count, channels], state)).transpose()?;
         let starts = self.starts(place)?;
         let args = GateLoopArgs {
             dims: self.dims(starts.as_ref()),
@@ -160,7 +168,7 @@ impl FusedFunction {
             y: array(&y),
             h0: address_of(h0.as_ref()),
             h_last: address(&last),
-            checkpoints: address(&checkpoints),
+            checkpoints: address_of(checkpoints.as_ref()),
             mode: self.fused.mode,
         };
         place.with_workspace(operation, dtype, self.shape, |workspace| {
@@ -239,11 +247,12 @@ impl Function for FusedFunction {
         let place = Place::of("q", &inputs[0])?;
         let given = if self.is_complex() { 4 } else { 3 };
         let operands = self.operands(&place, &inputs[..given])?;
-        let Computed { y, last, checkpoints } = self.run(&place, &operands, inputs.get(given))?;
-        for input in &inputs[..given] {
-            saved.push(input);
+        let state = inputs.get(given);
+        let Computed { y, last, checkpoints } =
+            self.run(&place, &operands, state, saved.is_wanted())?;
+        for tensor in inputs[..given].iter().chain(&checkpoints) {
+            saved.push(tensor);
         }
-        saved.push(&checkpoints);
         Ok(vec![y, last])
     }
 

@@ -98,9 +98,10 @@ impl Function for SideBySide {
         let projected = inputs[0].f_contiguous()?;
         let (operands, gates) = self.layout.views(&projected)?;
         let Computed { y, last, checkpoints } =
-            self.operator.run(&place, &operands, inputs.get(1))?;
-        saved.push(&projected);
-        saved.push(&checkpoints);
+            self.operator.run(&place, &operands, inputs.get(1), saved.is_wanted())?;
+        for tensor in [&projected].into_iter().chain(&checkpoints) {
+            saved.push(tensor);
+        }
         let Some(gates) = gates else { return Ok(vec![y, last]) };
         let (gated, silu) = gate(&y, &gates)?;
         saved.push(&y);
