@@ -63,6 +63,32 @@ DEVICE void store_streaming(ulonglong2* p, ulonglong2 v) {
   asm volatile("st.global.cs.v2.u64 [%0], {%1, %2};" ::"l"(p), "l"(v.x), "l"(v.y) : "memory");
 }
 
+// What no thread reads again: of no use to the first cache.
+DEVICE u16 load_once(const u16* p) {
+  u16 v;
+  asm volatile("ld.global.nc.L1::no_allocate.u16 %0, [%1];" : "=h"(v) : "l"(p));
+  return v;
+}
+DEVICE u32 load_once(const u32* p) {
+  u32 v;
+  asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v) : "l"(p));
+  return v;
+}
+DEVICE u64 load_once(const u64* p) {
+  u64 v;
+  asm volatile("ld.global.nc.L1::no_allocate.u64 %0, [%1];" : "=l"(v) : "l"(p));
+  return v;
+}
+DEVICE ulonglong2 load_once(const ulonglong2* p) {
+  ulonglong2 v;
+  asm volatile("ld.global.nc.L1::no_allocate.v2.u64 {%0, %1}, [%2];" : "=l"(v.x), "=l"(v.y) : "l"(p));
+  return v;
+}
+
+// What all blocks read.
+template <class T>
+DEVICE T load_often(const T* p) { return __ldg(p); }
+
 // What another kernel reads at once: the cache may keep it.
 template <class T>
 DEVICE void store_kept(T* p, T v) { *p = v; }
@@ -83,6 +109,9 @@ DEVICE void barrier_arrive() { asm volatile("bar.arrive %0, %1;" ::"n"(ID), "n"(
 template <int ID, int THREADS>
 DEVICE void barrier_wait() { asm volatile("bar.sync %0, %1;" ::"n"(ID), "n"(THREADS) : "memory"); }
 DEVICE u32 first_lane(u32 v) { return __shfl_sync(0xffffffffu, v, 0); }
+// What the lane has whose number differs in the bits of `mask`. By whole warps.
+DEVICE float lane_across(float v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
+DEVICE double lane_across(double v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
 DEVICE u32 warp_vote(bool predicate) { return __ballot_sync(0xffffffffu, predicate); }
 
 DEVICE u32 bits_of(float v) { return __float_as_uint(v); }

@@ -7,7 +7,7 @@
 
 namespace host {
 
-constexpr int VOTE = 1, ARRIVE = 100, WAIT = 200;
+constexpr int VOTE = 1, EXCHANGE = 2, ARRIVE = 100, WAIT = 200;
 
 // True for the last lane to come; for the others when the last one has let them go.
 inline bool gather(int place) {
@@ -43,6 +43,17 @@ inline u32 broadcast(u32 v) {
   u32 result = 0;
   for (int bit = 0; bit < 32; bit++) result |= (vote((v >> bit & 1) != 0) & 1) << bit;
   return result;
+}
+
+// What another lane gave, bit by bit.
+inline u64 exchange(u64 bits, u32 lane) {
+  Warp& warp = *current->warp;
+  warp.given[current->index.x % 32] = bits;
+  if (gather(EXCHANGE)) {
+    memcpy(warp.exchanged, warp.given, sizeof warp.given);
+    let_others_go(warp);
+  }
+  return warp.exchanged[lane]; // no lane gives again before all have read it
 }
 
 // False for the barriers that a mutant lacks: 0 of the block, 1 STAGED, 2 and 3 MAPPED, 4 and 5 CARRIED.

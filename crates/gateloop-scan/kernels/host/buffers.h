@@ -29,4 +29,11 @@ void store_output(T* p, T v) {
   if (machine.options.weak && machine.random.one_in(64)) pause();
 }
 
+template <class T>
+T load_input(const T* p) {
+  if (size_t(p) % sizeof(T)) fault("a load is not aligned to its bytes");
+  if (!lies_in_buffer(p, sizeof(T), false)) fault("a load comes from outside the arrays");
+  return *p;
+}
+
 } // namespace host

@@ -10,6 +10,9 @@
 #include "../heads_weigh.cu"
 #include "../heads_weigh_adjoint.cu"
 #include "../heads_turn.cu"
+#include "../rms_norm.cu"
+#include "../rms_norm_adjoint.cu"
+#include "../silu_gate.cu"
 #include <functional>
 #include <map>
 
@@ -80,6 +83,8 @@ inline const std::map<std::string, Entry>& kernels() {
       SCAN_OF(scan) SCAN_OF(scan_adjoint)
       OPERATOR(gate_loop) OPERATOR(gate_loop_adjoint)
       OPERATOR(simple_gate_loop) OPERATOR(simple_gate_loop_adjoint)
+      REAL(rms_norm, ) ONE(rms_norm_f32_bf16) REAL(rms_norm_adjoint, ) ONE(rms_norm_adjoint_f32_bf16)
+      REAL(silu_gate, ) HALF(silu_gate, ) REAL(silu_gate_adjoint, ) HALF(silu_gate_adjoint, )
       REAL(heads_weigh, ) REAL(heads_weigh_adjoint, ) REAL(heads_turn, ) REAL(heads_turn_adjoint, )
   };
   return all;

@@ -1,6 +1,6 @@
 // What lies between the matrix products of wider heads, against plain loops in double.
 #pragma once
-#include "cases.h"
+#include "flat.h"
 #include "../heads_turn.cu"
 #include "../heads_weigh.cu"
 #include "../heads_weigh_adjoint.cu"
@@ -25,45 +25,6 @@ struct HeadsTokens {
   }
 };
 
-// Numbers with guards that may be read or written.
-template <class E>
-struct Flat {
-  Array<E> array;
-  size_t size;
-  explicit Flat(size_t size_) : array(1, 1, int(size_)), size(size_) {}
-  E& operator[](size_t at) { return array.first[at]; }
-  void fill() {
-    for (size_t at = 0; at < size; at++) (*this)[at] = Number<E>::to(gauss_pair());
-  }
-  void copy(const std::vector<double>& from) {
-    for (size_t at = 0; at < size; at++) (*this)[at] = E(from[at]);
-  }
-  std::vector<double> values() {
-    return std::vector<double>(array.first, array.first + size);
-  }
-  E* output() { return array.output().at; }
-  const E* input() { return array.input().at; }
-};
-
-template <class P>
-bool launch_heads(const Case& c, void (*kernel)(P), P params, size_t shared_bytes, u32 grid) {
-  host::machine.options = random_options(3);
-  host::Needs needs = {};
-  needs.shared_bytes = int(shared_bytes), needs.threads = HEADS_THREADS;
-  host::machine.launch = {c.kernel, grid, needs, nullptr, 0, nullptr};
-  const PlainCall<P> call = {kernel, params};
-  const char* problem = host::run_all(&PlainCall<P>::run, &call);
-  host::buffers.clear();
-  tally.launches++;
-  if (problem) tally.deadlocks++, fail(c, "deadlock: %s", problem);
-  return !problem;
-}
-
-template <class E>
-void check_outside(const Case& c, const char* name, Flat<E>& flat) {
-  if (!flat.array.is_clean_outside()) fail(c, "wrote outside %s", name);
-}
-
 // e^{g[i] - g[j]} and p[i] - p[j] of two tokens of a chunk.
 struct PlainPair {
   double size, angle;
@@ -86,7 +47,7 @@ void check_weigh(const Case& c, void (*kernel)(WeighParams<E>)) {
   const std::vector<double> before = scores.values();
   const u32 tiles = u32(n + SIDE - 1) / SIDE;
   const WeighParams<E> params = {scores.output(), log_a.input(), phase.input(), u32(n)};
-  if (!launch_heads(c, kernel, params, sizeof(Tokens<E>), u32(c.batch) * tiles * tiles)) return;
+  if (!launch_plain(c, kernel, params, sizeof(Tokens<E>), u32(c.batch) * tiles * tiles)) return;
   check_outside(c, "scores", scores);
   for (size_t at = 0; at < pairs; at++) {
     const size_t i = at / n, j = i / n * n + at % n;
@@ -117,7 +78,7 @@ void check_weigh_adjoint(const Case& c, void (*kernel)(WeighAdjointParams<E>)) {
   const std::vector<double> s = scores.values(), d = dscores.values();
   const WeighAdjointParams<E> params = {scores.output(),  dscores.output(), log_a.input(),    phase.input(), sums[0].output(),
                                         sums[1].output(), sums[2].output(), sums[3].output(), u32(n)};
-  if (!launch_heads(c, kernel, params, sizeof(WeighAdjointShared<E>), u32(c.batch) * tiles * tiles)) return;
+  if (!launch_plain(c, kernel, params, sizeof(WeighAdjointShared<E>), u32(c.batch) * tiles * tiles)) return;
   check_outside(c, "scores", scores), check_outside(c, "dscores", dscores);
   // Of g and p, each as the later token and as the earlier one: the sum and what it is made of.
   std::vector<double> expected[4], sizes[4];
@@ -174,10 +135,10 @@ void check_turn(const Case& c, void (*kernel)(TurnParams<E>), void (*adjoint)(Tu
   Flat<double> log_a(rows), phase(rows), dlog_a(rows), dphase(rows);
   x.fill(), dy.fill(), log_a.copy(plain.log_a), phase.copy(plain.phase);
   const TurnParams<E> forward = {x.input(), log_a.input(), phase.input(), y.output(), i64(rows), u32(width)};
-  if (!launch_heads(c, kernel, forward, 0, grid)) return;
+  if (!launch_plain(c, kernel, forward, 0, grid)) return;
   const TurnAdjointParams<E> backward = {x.input(),       dy.input(),       log_a.input(), phase.input(), dx.output(),
                                          dlog_a.output(), dphase.output(), i64(rows),     u32(width)};
-  if (!launch_heads(c, adjoint, backward, sizeof(TurnShared), grid)) return;
+  if (!launch_plain(c, adjoint, backward, sizeof(TurnShared), grid)) return;
   check_outside(c, "y", y), check_outside(c, "dx", dx), check_outside(c, "dlog_a", dlog_a), check_outside(c, "dphase", dphase);
   for (size_t row = 0; row < rows; row++) {
     const cd by = std::polar(exp(plain.log_a[row]), plain.phase[row]);

@@ -60,6 +60,13 @@ DEVICE void store_streaming(u64* p, u64 v) { host::store_output(p, v); }
 DEVICE void store_streaming(ulonglong2* p, ulonglong2 v) { host::store_output(p, v); }
 
 template <class T>
+DEVICE T load_often(const T* p) { return host::load_input(p); }
+DEVICE u16 load_once(const u16* p) { return host::load_input(p); }
+DEVICE u32 load_once(const u32* p) { return host::load_input(p); }
+DEVICE u64 load_once(const u64* p) { return host::load_input(p); }
+DEVICE ulonglong2 load_once(const ulonglong2* p) { return host::load_input(p); }
+
+template <class T>
 DEVICE void store_kept(T* p, T v) { host::store_output(p, v); }
 
 DEVICE int opaque(int v) { return v; }
@@ -75,6 +82,13 @@ DEVICE void barrier_wait() {
   if (host::has_barrier(ID)) host::barrier(ID, THREADS, true);
 }
 DEVICE u32 first_lane(u32 v) { return host::broadcast(v); }
+DEVICE float lane_across(float v, int mask) {
+  const u64 bits = host::exchange(host::bit_cast<u32>(v), threadIdx.x % 32 ^ u32(mask));
+  return host::bit_cast<float>(u32(bits));
+}
+DEVICE double lane_across(double v, int mask) {
+  return host::bit_cast<double>(host::exchange(host::bit_cast<u64>(v), threadIdx.x % 32 ^ u32(mask)));
+}
 DEVICE u32 warp_vote(bool predicate) { return host::vote(predicate); }
 
 DEVICE u32 bits_of(float v) { return host::bit_cast<u32>(v); }

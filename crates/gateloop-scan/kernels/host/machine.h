@@ -98,6 +98,7 @@ struct Warp {
   Thread* lanes[32] = {};
   int arrived = 0, place = 0; // lanes that stand at the operation `place`
   u32 votes = 0, result = 0;
+  u64 given[32] = {}, exchanged[32] = {}; // by the lanes
 };
 
 struct Barrier {

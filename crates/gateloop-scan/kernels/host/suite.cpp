@@ -6,6 +6,8 @@
 #include "scan_cases.h"
 #include "gate_cases.h"
 #include "heads_cases.h"
+#include "norm_cases.h"
+#include "silu_cases.h"
 #include <chrono>
 
 static const int SEQLENS[] = {1, 2, 31, 33, 63, 64, 65, 69, 70, 71, 129, 300, 1025};
@@ -32,7 +34,7 @@ TINY(tiny_gate_loop_f32, GateParams, GateNarrow)
 TINY(tiny_simple_gate_loop_adjoint_f32, SimpleParams, SimpleLow)
 
 static u32 one_of = 1; // of so many cases of the grid
-static u32 count_of_heads = 0;
+static u32 count_of_heads = 0, count_of_rows = 0;
 
 template <class F>
 static void grid(const char* kernel, F check) {
@@ -109,8 +111,37 @@ static void heads() {
   }
 }
 
+// Rows of one warp and of several, in vectors and number by number.
+static void rows() {
+  for (int width : {1, 3, 4, 32, 36, 100, 512, 513, 1024, 1100, 2048, 4096}) {
+    if (count_of_rows++ % one_of != 0) continue;
+    const auto sized = [&](const char* kernel) {
+      Case c = {kernel, 1, 1 + int(dice.below(40)), width};
+      c.layout = dice.one_in(3) ? MISALIGNED : ALIGNED;
+      c.mode = dice.below(2);
+      return c;
+    };
+    check_rms_norm<float>(sized("rms_norm_f32"), rms_norm_f32);
+    check_rms_norm<float>(sized("rms_norm_f32_bf16"), rms_norm_f32_bf16);
+    check_rms_norm<double>(sized("rms_norm_f64"), rms_norm_f64);
+    check_rms_norm_adjoint<float>(sized("rms_norm_adjoint_f32"), rms_norm_adjoint_f32);
+    check_rms_norm_adjoint<float>(sized("rms_norm_adjoint_f32_bf16"), rms_norm_adjoint_f32_bf16);
+    check_rms_norm_adjoint<double>(sized("rms_norm_adjoint_f64"), rms_norm_adjoint_f64);
+    const auto gated = [&](const char* kernel) {
+      Case c = sized(kernel);
+      c.layout = Layout(dice.below(LAYOUTS));
+      return c;
+    };
+    check_silu_gate<float>(gated("silu_gate_f32"), silu_gate_f32, silu_gate_adjoint_f32);
+    check_silu_gate<double>(gated("silu_gate_f64"), silu_gate_f64, silu_gate_adjoint_f64);
+    check_silu_gate<bf16>(gated("silu_gate_bf16"), silu_gate_bf16, silu_gate_adjoint_bf16);
+    check_silu_gate<f16>(gated("silu_gate_f16"), silu_gate_f16, silu_gate_adjoint_f16);
+  }
+}
+
 static void all_kernels() {
   heads();
+  rows();
   other_tiles();
   SCANS(float, f32);
   SCANS(double, f64);

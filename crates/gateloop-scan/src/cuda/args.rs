@@ -1,6 +1,7 @@
 //! What the raw layer is told: device pointers and how they are laid out.
 
 use super::Dtype;
+use super::error::CudaError;
 use super::params::{Starts, View};
 use crate::ScanShape;
 use crate::gate_loop::GateMode;
@@ -230,6 +231,30 @@ pub struct RawWorkspace {
     pub ptr: u64,
     /// Bytes, at least [`super::Cuda::workspace_bytes`] of the launch.
     pub bytes: usize,
+}
+
+/// Refuses what a kernel would fault at, and take the context with it.
+pub(super) fn check_address(
+    operand: &'static str,
+    address: u64,
+    dtype: Dtype,
+) -> Result<(), CudaError> {
+    check_bytes(operand, address, dtype.bytes())
+}
+
+/// The same of elements of so many bytes.
+pub(super) fn check_bytes(
+    operand: &'static str,
+    address: u64,
+    size: usize,
+) -> Result<(), CudaError> {
+    if address == 0 || !address.is_multiple_of(size as u64) {
+        let problem = format!(
+            "its address {address:#x} is null or not a multiple of the element's {size} bytes"
+        );
+        return Err(CudaError::Operand { operand, problem });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! A tensor library multiplies; these weigh what it multiplied, and turn queries and keys on their way to the states. g and p are
 //! the sums of ln|a| and arg a from the start of a chunk, in double precision whatever the operands are.
 
+use super::args::check_address;
 use super::error::CudaError;
 use super::params::{TurnAdjointParams, TurnParams, WeighAdjointParams, WeighParams};
 use super::{Cuda, Dtype, Stream};
@@ -132,7 +133,7 @@ impl Cuda {
         let kernel = kernel("heads_weigh_adjoint", forward.dtype)?;
         forward.check()?;
         let Some(grid) = forward.grid()? else { return Ok(()) };
-        check("dscores", dscores, forward.dtype)?;
+        check_address("dscores", dscores, forward.dtype)?;
         let sums = [
             ("log_later", args.log_later),
             ("log_earlier", args.log_earlier),
@@ -140,7 +141,7 @@ impl Cuda {
             ("phase_earlier", args.phase_earlier),
         ];
         for (operand, address) in sums {
-            check(operand, address, Dtype::F64)?;
+            check_address(operand, address, Dtype::F64)?;
         }
         let params = WeighAdjointParams {
             scores: forward.scores,
@@ -168,7 +169,7 @@ impl Cuda {
         let kernel = kernel("heads_turn", args.dtype)?;
         let Some(grid) = args.grid()? else { return Ok(()) };
         args.check()?;
-        check("y", args.y, args.dtype)?;
+        check_address("y", args.y, args.dtype)?;
         let TurnArgs { x, log_a, phase, y, rows, width, .. } = *args;
         let params = TurnParams { x, log_a, phase, y, rows: rows as i64, width: width as u32 };
         // SAFETY: the parameters are the kernel's; the caller vouches for the addresses.
@@ -192,10 +193,10 @@ impl Cuda {
         let Some(grid) = forward.grid()? else { return Ok(()) };
         forward.check()?;
         for (operand, address) in [("dy", dy), ("dx", dx)] {
-            check(operand, address, forward.dtype)?;
+            check_address(operand, address, forward.dtype)?;
         }
         for (operand, address) in [("dlog_a", dlog_a), ("dphase", dphase)] {
-            check(operand, address, Dtype::F64)?;
+            check_address(operand, address, Dtype::F64)?;
         }
         let TurnArgs { x, log_a, phase, rows, width, .. } = forward;
         let (rows, width) = (rows as i64, width as u32);
@@ -210,9 +211,9 @@ impl WeighArgs {
         if self.chunks == 0 || self.chunk_len == 0 {
             return Ok(());
         }
-        check("scores", self.scores, self.dtype)?;
-        check("log_a", self.log_a, Dtype::F64)?;
-        check("phase", self.phase, Dtype::F64)
+        check_address("scores", self.scores, self.dtype)?;
+        check_address("log_a", self.log_a, Dtype::F64)?;
+        check_address("phase", self.phase, Dtype::F64)
     }
 
     /// Blocks of a launch; none if there is nothing to do.
@@ -224,9 +225,9 @@ impl WeighArgs {
 
 impl TurnArgs {
     fn check(&self) -> Result<(), CudaError> {
-        check("x", self.x, self.dtype)?;
-        check("log_a", self.log_a, Dtype::F64)?;
-        check("phase", self.phase, Dtype::F64)
+        check_address("x", self.x, self.dtype)?;
+        check_address("log_a", self.log_a, Dtype::F64)?;
+        check_address("phase", self.phase, Dtype::F64)
     }
 
     /// Blocks of a launch; none if there is nothing to do.
@@ -250,18 +251,6 @@ fn kernel(operation: &'static str, dtype: Dtype) -> Result<String, CudaError> {
         Dtype::F32 | Dtype::F64 => Ok(format!("{operation}_{}", dtype.name())),
         other => Err(CudaError::Dtype { operation, dtype: other.name() }),
     }
-}
-
-/// Refuses what the kernel would fault at, and take the context with it.
-fn check(operand: &'static str, address: u64, dtype: Dtype) -> Result<(), CudaError> {
-    let size = dtype.bytes() as u64;
-    if address == 0 || !address.is_multiple_of(size) {
-        let problem = format!(
-            "its address {address:#x} is null or not a multiple of the element's {size} bytes"
-        );
-        return Err(CudaError::Operand { operand, problem });
-    }
-    Ok(())
 }
 
 /// The names of all kernels.

@@ -1,7 +1,8 @@
 //! The raw layer: checks what can be checked of pointers and strides, plans, launches.
 
 use super::args::{
-    Array, Dims, GateLoopAdjointArgs, GateLoopArgs, RawWorkspace, ScanAdjointArgs, ScanArgs, Stream,
+    Array, Dims, GateLoopAdjointArgs, GateLoopArgs, RawWorkspace, ScanAdjointArgs, ScanArgs,
+    Stream, check_bytes,
 };
 use super::error::CudaError;
 use super::params::{GateLoopAdjointParams, GateLoopParams, ScanAdjointParams, ScanParams};
@@ -187,13 +188,7 @@ impl Cuda {
         let ScanShape { batch, seqlen, channels, .. } = dims.shape;
         let shape = ScanShape::new(batch, seqlen, channels)?;
         for &(operand, array, size) in arrays {
-            if array.ptr == 0 || !array.ptr.is_multiple_of(size as u64) {
-                let problem = format!(
-                    "its address {:#x} is null or not a multiple of the element's {size} bytes",
-                    array.ptr
-                );
-                return Err(CudaError::Operand { operand, problem });
-            }
+            check_bytes(operand, array.ptr, size)?;
         }
         check_states(states, operation.state(dtype))?;
         let aligned = arrays.iter().all(|&(_, array, size)| array.is_aligned(size))

@@ -32,6 +32,7 @@ mod owned;
 mod params;
 mod plan;
 mod ptx;
+mod rows;
 
 pub use args::{
     Array, Dims, GateLoopAdjointArgs, GateLoopArgs, RawWorkspace, ScanAdjointArgs, ScanArgs, Stream,
@@ -43,3 +44,4 @@ pub use heads::{TurnAdjointArgs, TurnArgs, WeighAdjointArgs, WeighArgs};
 pub use memory::{DeviceElement, DeviceVec};
 pub use operation::{Dtype, Operation};
 pub use plan::DeviceLimits;
+pub use rows::{RmsNormAdjointArgs, RmsNormArgs, RowLength, SiluGateAdjointArgs, SiluGateArgs};

@@ -163,6 +163,66 @@ pub(crate) struct TurnAdjointParams {
     pub(crate) width: u32,
 }
 
+/// `RmsNormParams` of kernels/rms_norm.cu.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RmsNormParams {
+    pub(crate) x: u64,
+    pub(crate) gamma: u64,
+    pub(crate) y: u64,
+    pub(crate) rows: i64,
+    pub(crate) width: u32,
+    pub(crate) warps: u32,
+    pub(crate) kind: u32,
+    pub(crate) aligned: u32,
+}
+
+/// `RmsNormAdjointParams` of `kernels/rms_norm_adjoint.cu`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RmsNormAdjointParams {
+    pub(crate) x: u64,
+    pub(crate) gamma: u64,
+    pub(crate) dy: u64,
+    pub(crate) dshortcut: u64,
+    pub(crate) dx: u64,
+    pub(crate) dgamma: u64,
+    pub(crate) rows: i64,
+    pub(crate) width: u32,
+    pub(crate) warps: u32,
+    pub(crate) kind: u32,
+    pub(crate) aligned: u32,
+}
+
+/// `SiluGateParams` of kernels/silu_gate.cu.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SiluGateParams {
+    pub(crate) y: u64,
+    pub(crate) gates: u64,
+    pub(crate) gated: u64,
+    pub(crate) gates_row: i64,
+    pub(crate) rows: i64,
+    pub(crate) width: u32,
+    pub(crate) aligned: u32,
+}
+
+/// `SiluGateAdjointParams` of kernels/silu_gate.cu.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SiluGateAdjointParams {
+    pub(crate) y: u64,
+    pub(crate) gates: u64,
+    pub(crate) dgated: u64,
+    pub(crate) dy: u64,
+    pub(crate) dgates: u64,
+    pub(crate) gates_row: i64,
+    pub(crate) dgates_row: i64,
+    pub(crate) rows: i64,
+    pub(crate) width: u32,
+    pub(crate) aligned: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,5 +15,6 @@ mod host_compiler;
 #[path = "../common/loops.rs"]
 mod loops;
 mod memory;
+mod rows;
 mod scan;
 mod stand_in;
