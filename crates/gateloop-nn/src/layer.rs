@@ -1,5 +1,7 @@
 //! What every layer that mixes over time can do, and the three ways to run it.
 
+use crate::autocast::Autocast;
+use crate::cuda::Normed;
 use crate::device::on_gpu;
 use crate::error::{NnError, Result};
 use crate::feed_forward::Gelu;
@@ -8,8 +10,9 @@ use crate::norm::RmsNorm;
 use crate::pointwise::Before;
 use crate::segments::Segments;
 use crate::slices::SequenceRanks;
+use std::cell::OnceCell;
 use std::sync::Arc;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// A layer over a sequence, with the state that lets it go on after any token.
 ///
@@ -93,11 +96,12 @@ pub struct LayerInput<'a> {
     norm: Option<&'a RmsNorm>,
     pub(crate) segments: Option<&'a Segments>,
     pub(crate) ranks: Option<&'a Arc<dyn SequenceRanks>>,
+    shortcut: Option<&'a OnceCell<Tensor>>,
 }
 
 impl<'a> From<&'a Tensor> for LayerInput<'a> {
     fn from(x: &'a Tensor) -> Self {
-        Self { x, norm: None, segments: None, ranks: None }
+        Self { x, norm: None, shortcut: None, segments: None, ranks: None }
     }
 }
 
@@ -105,6 +109,12 @@ impl<'a> LayerInput<'a> {
     /// norm(x).
     pub fn normed(norm: &'a RmsNorm, x: &'a Tensor) -> Self {
         Self { norm: Some(norm), ..Self::from(x) }
+    }
+
+    /// The same input with a place for x as the norm gives it back, if it does: what goes around the layer by that has its
+    /// gradient added where the norm's is computed.
+    pub(crate) fn with_shortcut(self, shortcut: &'a OnceCell<Tensor>) -> Self {
+        Self { shortcut: Some(shortcut), ..self }
     }
 
     /// The same input with sequences that begin inside.
@@ -150,7 +160,8 @@ impl<'a> LayerInput<'a> {
     where
         'a: 'b,
     {
-        LayerInput { x, ..self }
+        // What goes around the layer is the other one.
+        LayerInput { x, shortcut: None, ..self }
     }
 
     pub(crate) fn without_ranks(&self, problem: &str) -> Result<()> {
@@ -172,15 +183,37 @@ impl<'a> LayerInput<'a> {
 
     /// The input itself, of x's shape.
     pub fn tensor(&self) -> Result<Tensor> {
-        match self.norm {
-            Some(norm) => norm.forward(self.x),
-            None => Ok(self.x.shallow_clone()),
+        let Some(norm) = self.norm else { return Ok(self.x.shallow_clone()) };
+        match self.normed_on_gpu(norm, None)? {
+            Some(y) => Ok(y),
+            None => norm.forward(self.x),
         }
+    }
+
+    /// The input for a product, which would round it: in the kind that it would have then, where that saves a pass.
+    fn for_product(&self) -> Result<Tensor> {
+        let low = (Autocast::is_on() && self.x.kind() == Kind::Float).then_some(Kind::BFloat16);
+        match self.norm.map(|norm| self.normed_on_gpu(norm, low)).transpose()?.flatten() {
+            Some(y) => Ok(y),
+            None => self.tensor(),
+        }
+    }
+
+    fn normed_on_gpu(&self, norm: &RmsNorm, low: Option<Kind>) -> Result<Option<Tensor>> {
+        let Some(Normed { y, shortcut }) = norm.on_gpu(self.x, low)? else { return Ok(None) };
+        if let Some(place) = self.shortcut {
+            // One is enough, should a layer ask twice.
+            let _ = place.set(shortcut);
+        }
+        Ok(Some(y))
     }
 
     /// Affine maps of it: [.., out] for each.
     pub(crate) fn project(&self, maps: &[&Linear]) -> Result<Vec<Tensor>> {
         match self.norm {
+            // The gradients of several products would be summed in a lower kind.
+            Some(_) if on_gpu(self.x) && maps.len() == 1 => forward_all(maps, &self.for_product()?),
+            Some(_) if on_gpu(self.x) => forward_all(maps, &self.tensor()?),
             Some(norm) => norm.then(maps, self.x),
             None => forward_all(maps, self.x),
         }
@@ -206,7 +239,7 @@ impl<'a> LayerInput<'a> {
         if tokens <= FEW_ROWS as i64 {
             return Ok(None);
         }
-        side_by_side(sides, &self.tensor()?)
+        side_by_side(sides, &self.for_product()?)
     }
 }
 

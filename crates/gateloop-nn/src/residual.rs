@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::layer::{LayerInput, SequenceLayer};
 use crate::linear::{HasLinears, Linear};
 use crate::norm::{LayerNorm, RmsNorm, RmsNormKind};
+use std::cell::OnceCell;
 use tch::Tensor;
 use tch::nn::Path;
 
@@ -70,8 +71,10 @@ impl<L: SequenceLayer> Residual<L> {
         let (x, segments, ranks) = (&input.tensor()?, input.segments, input.ranks);
         match &self.norm {
             Norm::Pre(norm) => {
-                let input = LayerInput::normed(norm, x).with_segments(segments).with_ranks(ranks);
-                Ok(run(&self.layer, input)?.f_add(x)?)
+                let shortcut = OnceCell::new();
+                let input = LayerInput::normed(norm, x).with_shortcut(&shortcut);
+                let input = input.with_segments(segments).with_ranks(ranks);
+                Ok(run(&self.layer, input)?.f_add(shortcut.get().unwrap_or(x))?)
             }
             Norm::Post(norm) => {
                 let input = LayerInput::from(x).with_segments(segments).with_ranks(ranks);

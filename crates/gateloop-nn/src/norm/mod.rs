@@ -5,6 +5,7 @@ mod linears;
 mod rms;
 
 use crate::autograd::{self, records_gradient};
+use crate::cuda::{Normed, rms_norm};
 use crate::device::on_cpu;
 use crate::elements::stored;
 use crate::error::{NnError, Result};
@@ -59,7 +60,19 @@ impl RmsNorm {
             let function = RmsNormFunction { kind: self.kind };
             return Ok(autograd::apply(function, &[x, &self.gamma])?.remove(0));
         }
-        fused::rms_norm(x, &self.gamma, self.kind)
+        match self.on_gpu(x, None)? {
+            Some(normed) => Ok(normed.y),
+            None => fused::rms_norm(x, &self.gamma, self.kind),
+        }
+    }
+
+    /// The normed x by a GPU's kernel, in a lower kind if one is asked for; `None` where there is none.
+    ///
+    /// # Shapes
+    /// - `x`: [.., D]; gives the same
+    pub(crate) fn on_gpu(&self, x: &Tensor, low: Option<Kind>) -> Result<Option<Normed>> {
+        check_features(x, &self.gamma)?;
+        rms_norm([x, &self.gamma], self.kind, low)
     }
 
     /// Affine maps of the normed x.

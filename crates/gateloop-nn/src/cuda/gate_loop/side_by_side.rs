@@ -3,6 +3,7 @@
 
 use super::{Computed, Fused, FusedFunction, Operands, check};
 use crate::autograd::{self, Function, Saved};
+use crate::cuda::gate::{silu_gate, silu_gate_adjoint};
 use crate::cuda::memory::Place;
 use crate::error::{NnError, Result};
 use gateloop_scan::ScanShape;
@@ -103,10 +104,8 @@ impl Function for SideBySide {
             saved.push(tensor);
         }
         let Some(gates) = gates else { return Ok(vec![y, last]) };
-        let (gated, silu) = gate(&y, &gates)?;
         saved.push(&y);
-        saved.push(&silu);
-        Ok(vec![gated, last])
+        Ok(vec![silu_gate(&y, &gates)?, last])
     }
 
     fn backward(
@@ -122,7 +121,7 @@ impl Function for SideBySide {
         let [arriving, dlast] = [&grad_outputs[0], &grad_outputs[1]].map(Option::as_ref);
         let dy = match (gates, dgates, arriving) {
             (Some(gates), Some(dgates), Some(arriving)) => {
-                Some(gate_back(arriving, [&saved[2], &saved[3], &gates], &dgates)?)
+                Some(silu_gate_adjoint(arriving, [&saved[2], &gates, &dgates])?)
             }
             (_, Some(mut dgates), None) => {
                 let _ = dgates.f_zero_()?;
@@ -136,18 +135,6 @@ impl Function for SideBySide {
         grads.extend(dh0.map(Some));
         Ok(grads)
     }
-}
-
-/// y silu(gates), and silu(gates).
-fn gate(y: &Tensor, gates: &Tensor) -> Result<(Tensor, Tensor)> {
-    let silu = gates.f_silu()?;
-    Ok((y.f_mul(&silu)?, silu))
-}
-
-/// The gradient of y; writes that of the gates where it belongs.
-fn gate_back(dgated: &Tensor, [y, silu, gates]: [&Tensor; 3], dgates: &Tensor) -> Result<Tensor> {
-    let _ = gates.f_silu_backward_grad_input(dgates, &dgated.f_mul(y)?)?;
-    Ok(dgated.f_mul(silu)?)
 }
 
 #[cfg(test)]
@@ -177,30 +164,6 @@ mod tests {
         let (Operands { q, k, z, .. }, gates) = layout.views(&columns).unwrap();
         assert_eq!([&q, &k, &z].map(first), [0.0, 8.0, 16.0].map(|at| (at, 8)));
         assert!(gates.is_none());
-    }
-
-    /// The gradients go to columns between others, which stay.
-    #[test]
-    fn gates_have_their_gradient_in_place() {
-        let leaf = |shape: &[i64]| Tensor::randn(shape, OPTIONS).set_requires_grad(true);
-        let (y, both) = (leaf(&[2, 3, 4]), leaf(&[2, 3, 12]));
-        let gates = both.narrow(2, 4, 4);
-        let (expected, silu) = gate(&y, &gates).unwrap();
-        let dgated = Tensor::randn([2, 3, 4], OPTIONS);
-        let wanted = Tensor::run_backward(
-            &[(expected * &dgated).sum(Kind::Double)],
-            &[&y, &both],
-            true,
-            false,
-        );
-        let into = wanted[1].full_like(7.0);
-        let dy = tch::no_grad(|| {
-            gate_back(&dgated, [&y, &silu, &gates], &into.narrow(2, 4, 4)).unwrap()
-        });
-        assert!(dy.allclose(&wanted[0], 1e-14, 1e-14, false));
-        assert!(into.narrow(2, 4, 4).allclose(&wanted[1].narrow(2, 4, 4), 1e-14, 1e-14, false));
-        assert_eq!(into.narrow(2, 0, 4), into.narrow(2, 8, 4));
-        assert_eq!(into.double_value(&[0, 0, 0]), 7.0);
     }
 
     /// Sizes are looked at before the device, so that this shows without a GPU.
