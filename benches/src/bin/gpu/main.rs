@@ -3,10 +3,12 @@
 //! Each answer is checked against a loop in double precision, on some channels, before it is timed; one
 //! that fails is reported as failed. Times are medians over launches between two events.
 
+mod around;
 mod clock;
 mod oracle;
 mod work;
 
+use clock::Clock;
 use gateloop_scan::ScanShape;
 use gateloop_scan::cuda::{Cuda, CudaError, Dtype, Operation};
 use std::env;
@@ -25,9 +27,27 @@ const SHAPES: [[usize; 3]; 8] = [
     [256, 16, 4096],
 ];
 
+/// For a machine that only stands in for a GPU: whether answers are right, the rates of nothing.
+const TINY: [[usize; 3]; 2] = [[2, 300, 64], [1, 40, 36]];
+
+/// How much there is to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    All,
+    /// Every other shape.
+    Quick,
+    /// Shapes of some thousand numbers.
+    Tiny,
+}
+
 fn main() -> ExitCode {
-    let quick = env::args().any(|argument| argument == "--quick");
-    match run(quick) {
+    let asked = |option: &str| env::args().any(|argument| argument == option);
+    let extent = match (asked("--quick"), asked("--tiny")) {
+        (_, true) => Extent::Tiny,
+        (true, false) => Extent::Quick,
+        (false, false) => Extent::All,
+    };
+    match run(extent) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(CudaError::NoDriver) => {
@@ -42,52 +62,89 @@ fn main() -> ExitCode {
 }
 
 /// Whether every answer was right.
-fn run(quick: bool) -> Result<bool, CudaError> {
+fn run(extent: Extent) -> Result<bool, CudaError> {
     let cuda = Cuda::device(0)?;
-    let clock = clock::Clock::new(&cuda)?;
+    let clock = Clock::new(&cuda)?;
     println!(
         "{{\"device\":\"{}\",\"multiprocessors\":{}}}",
         cuda.name(),
         cuda.limits().multiprocessors
     );
-    let copy = clock.copy_rate(1 << 30)?;
-    println!("{{\"work\":\"copy\",\"bytes\":{},\"gb_s\":{copy:.0}}}", 1_u64 << 30);
+    let most = if extent == Extent::Tiny { 1 << 20 } else { 1 << 30 };
+    let copy = clock.copy_rate(most)?;
+    println!("{{\"work\":\"copy\",\"bytes\":{most},\"gb_s\":{copy:.0}}}");
+    let report = Report { clock: &clock, most, copy };
+    let shapes: &[_] = if extent == Extent::Tiny { &TINY } else { &SHAPES };
+    let step = if extent == Extent::Quick { 2 } else { 1 };
     let mut right = true;
-    for (i, dims) in SHAPES.into_iter().enumerate() {
-        if quick && i % 2 == 1 {
-            continue;
-        }
+    for (i, &dims) in shapes.iter().enumerate().step_by(step) {
         let [batch, seqlen, channels] = dims;
         let shape = ScanShape::new(batch, seqlen, channels)?;
         for operation in Operation::ALL {
             for dtype in [Dtype::F32, Dtype::C64, Dtype::Bf16, Dtype::F64] {
                 // Double precision of the largest shapes would take most of the time and the memory.
-                if !operation.takes(dtype) || (dtype == Dtype::F64 && i < 2) {
+                let is_large = extent != Extent::Tiny && i < 2;
+                if !operation.takes(dtype) || (dtype == Dtype::F64 && is_large) {
                     continue;
                 }
                 let work = Work::new(&cuda, operation, dtype, shape)?;
-                let error = work.check()?;
-                let head = format!(
-                    "\"work\":\"{}\",\"dtype\":\"{}\",\"shape\":{dims:?},\"rel_error\":{error:.1e}",
-                    operation.name(),
-                    dtype.name()
-                );
-                if error > oracle::allowed(dtype) {
-                    right = false;
-                    println!("{{{head},\"failed\":true}}");
-                    continue;
-                }
-                let ms = clock.median(&|| work.launch())?;
-                let rate = work.bytes() as f64 / ms / 1e6;
-                // The same bytes through a copy: what launch and ramp leave of the bandwidth at this size.
-                let same = clock.copy_rate((work.bytes() / 2).min(1 << 30))?;
-                println!(
-                    "{{{head},\"ms\":{ms:.4},\"gb_s\":{rate:.0},\"of_copy\":{:.3},\"of_copy_of_as_many\":{:.3}}}",
-                    rate / copy,
-                    rate / same
-                );
+                let (error, bytes) = (work.check()?, work.bytes());
+                let of = Of { name: operation.name(), dtype, dims, error, bytes };
+                right &= report.print(&of, &|| work.launch())?;
             }
         }
     }
+    let rows = if extent == Extent::Tiny { 128 } else { 32 * 1024 };
+    for work in around::all(&cuda, rows)? {
+        let (error, bytes) = (work.check()?, work.bytes);
+        let of = Of { name: work.name, dtype: work.dtype, dims: work.shape, error, bytes };
+        right &= report.print(&of, &|| work.launch())?;
+    }
     Ok(right)
+}
+
+/// What was computed, and how far off it is.
+struct Of {
+    name: &'static str,
+    dtype: Dtype,
+    dims: [usize; 3],
+    error: f64,
+    bytes: usize,
+}
+
+struct Report<'a> {
+    clock: &'a Clock,
+    /// Bytes of the longest copy.
+    most: usize,
+    /// Its rate in GB/s.
+    copy: f64,
+}
+
+impl Report<'_> {
+    /// Times what is right, and prints it; whether it is.
+    fn print(
+        &self,
+        of: &Of,
+        launch: &dyn Fn() -> Result<(), CudaError>,
+    ) -> Result<bool, CudaError> {
+        let Of { name, dtype, dims, error, bytes } = of;
+        let head = format!(
+            "\"work\":\"{name}\",\"dtype\":\"{}\",\"shape\":{dims:?},\"rel_error\":{error:.1e}",
+            dtype.name()
+        );
+        if *error > oracle::allowed(*dtype) {
+            println!("{{{head},\"failed\":true}}");
+            return Ok(false);
+        }
+        let ms = self.clock.median(launch)?;
+        let rate = *bytes as f64 / ms / 1e6;
+        // The same bytes through a copy: what launch and ramp leave of the bandwidth at this size.
+        let same = self.clock.copy_rate((bytes / 2).min(self.most))?;
+        println!(
+            "{{{head},\"ms\":{ms:.4},\"gb_s\":{rate:.0},\"of_copy\":{:.3},\"of_copy_of_as_many\":{:.3}}}",
+            rate / self.copy,
+            rate / same
+        );
+        Ok(true)
+    }
 }

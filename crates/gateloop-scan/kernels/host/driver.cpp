@@ -10,6 +10,7 @@
 // work is also done at once, as that library does its own.
 #include "driver_kernels.h"
 #include "driver_memory.h"
+#include <chrono>
 #include <deque>
 #include <mutex>
 #include <sstream>
@@ -75,6 +76,10 @@ struct Context {
 struct Module {
   Context* context;
   std::string ptx;
+};
+struct Event {
+  Stream* stream = nullptr;
+  std::chrono::steady_clock::time_point at;
 };
 struct Function {
   Context* context;
@@ -296,6 +301,40 @@ Result cuMemcpyDtoHAsync_v2(void* to, u64 from, size_t bytes, void* handle) {
   if (!stream) return ERROR_INVALID_HANDLE;
   if (!stream->context->memory.holds(memory, bytes)) return ERROR_INVALID_VALUE;
   enqueue(*stream, [to, memory, bytes] { memcpy(to, memory, bytes); });
+  return SUCCESS;
+}
+
+Result cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t bytes, void* handle) {
+  Lock lock(mutex);
+  Stream* stream = stream_of(handle);
+  auto* target = reinterpret_cast<unsigned char*>(to);
+  const auto* source = reinterpret_cast<const unsigned char*>(from);
+  if (!stream) return ERROR_INVALID_HANDLE;
+  const Memory& memory = stream->context->memory;
+  if (!memory.holds(target, bytes) || !memory.holds(source, bytes)) return ERROR_INVALID_VALUE;
+  enqueue(*stream, [target, source, bytes] { memcpy(target, source, bytes); });
+  return SUCCESS;
+}
+
+Result cuEventCreate(Event** event, u32) {
+  *event = new Event();
+  return SUCCESS;
+}
+Result cuEventRecord(Event* event, void* handle) {
+  Lock lock(mutex);
+  Stream* stream = stream_of(handle);
+  if (!stream) return ERROR_INVALID_HANDLE;
+  event->stream = stream;
+  enqueue(*stream, [event] { event->at = std::chrono::steady_clock::now(); });
+  return SUCCESS;
+}
+Result cuEventSynchronize(Event* event) {
+  Lock lock(mutex);
+  if (event->stream) event->stream->finish();
+  return SUCCESS;
+}
+Result cuEventElapsedTime(float* ms, Event* start, Event* end) {
+  *ms = std::chrono::duration<float, std::milli>(end->at - start->at).count();
   return SUCCESS;
 }
 
