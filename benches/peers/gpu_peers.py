@@ -24,20 +24,21 @@ import time
 SCANS = ("scan_forward", "scan_forward_backward")
 # module, function, unit, works, seconds allowed
 UNITS = [
+    # first what targets are stated against
     ("scans", "copy", "copy", ("copy",), 90),
+    ("scans", "main", "fla-hgrn", SCANS, 180),
+    ("models", "train", "eager", ("train_step",), 420),
     ("scans", "main", "accelerated-warp", SCANS, 300),
     ("scans", "main", "accelerated-complex", SCANS, 180),
-    ("scans", "main", "fla-hgrn", SCANS, 180),
+    ("gate_loop", "heads", "fla", ("heads_forward", "heads_forward_backward"), 240),
     ("scans", "main", "torch-compile", SCANS, 600),
     ("jax_scans", "main", "jax", SCANS, 420),
     ("scans", "main", "reference", SCANS, 600),
     ("scans", "main", "torch-eager", SCANS, 180),
     ("scans", "main", "accelerated-scalar", SCANS, 180),
-    ("gate_loop", "heads", "fla", ("heads_forward", "heads_forward_backward"), 240),
     ("gate_loop", "heads", "reference", ("heads_forward", "heads_forward_backward"), 120),
     ("gate_loop", "main", "eager", ("gate_loop_forward", "gate_loop_forward_backward"), 180),
     ("gate_loop", "main", "compiled", ("gate_loop_forward", "gate_loop_forward_backward"), 420),
-    ("models", "train", "eager", ("train_step",), 420),
     ("models", "train", "compiled", ("train_step",), 900),
     ("models", "decode", "eager", ("decode",), 120),
     ("models", "decode", "compiled", ("decode",), 240),

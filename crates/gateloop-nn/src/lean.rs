@@ -5,6 +5,7 @@
 
 use crate::autocast::Autocast;
 use crate::autograd::{self, Function, Saved, gradients_are_recorded, records_gradient};
+use crate::cuda::silu_gated;
 use crate::device::on_cpu;
 use crate::elements::stored;
 use crate::error::{NnError, Result};
@@ -51,6 +52,9 @@ pub(crate) fn swish_linear(y: &Tensor, g: &Tensor, map: &Linear) -> Result<Tenso
             return Ok(autograd::apply(SwishLinear, &[y, g, weight])?.remove(0));
         }
         _ => (),
+    }
+    if let Some(gated) = silu_gated(y, g)? {
+        return map.forward(&gated);
     }
     let gates = stored(g).filter(|_| g.size() == y.size() && !records_gradient(g));
     let few = gates.map(|gates| forward_few(&[map], y, Before::Swish(gates))).transpose()?;

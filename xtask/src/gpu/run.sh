@@ -26,7 +26,8 @@ step() {
   note "$(printf '%-28s %s' "$name" "$verdict")"
 }
 
-nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null || echo "no nvidia-smi"
+nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | head -n 1 | tee "$out/device.txt"
+[ -s "$out/device.txt" ] || { echo "no nvidia-smi"; rm -f "$out/device.txt"; }
 step cuda 300 ./cuda --nocapture
 
 if command -v compute-sanitizer >/dev/null; then
@@ -76,5 +77,7 @@ if [ -n "$torch" ]; then
   step peers $((budget + 20)) "$python" peers/gpu_peers.py ${quick:+--quick} --budget "$budget" --out "$out/peers.jsonl"
 fi
 
-echo "== summary (logs and records in $out)$summary"
+echo "== summary (logs in $out, what benches/record keeps in $out/record)$summary"
+echo "== figures"
+./gpu --report "$out" "$(date +%F)" || status=1
 exit $status

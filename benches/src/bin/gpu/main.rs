@@ -6,12 +6,14 @@
 mod around;
 mod clock;
 mod oracle;
+mod report;
 mod work;
 
 use clock::Clock;
 use gateloop_scan::ScanShape;
 use gateloop_scan::cuda::{Cuda, CudaError, Dtype, Operation};
 use std::env;
+use std::path::Path;
 use std::process::ExitCode;
 use work::Work;
 
@@ -41,7 +43,19 @@ enum Extent {
 }
 
 fn main() -> ExitCode {
-    let asked = |option: &str| env::args().any(|argument| argument == option);
+    let arguments: Vec<String> = env::args().collect();
+    if let [_, option, folder, day] = &arguments[..]
+        && option == "--report"
+    {
+        return match report::run(Path::new(folder), day) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let asked = |option: &str| arguments.iter().any(|argument| argument == option);
     let extent = match (asked("--quick"), asked("--tiny")) {
         (_, true) => Extent::Tiny,
         (true, false) => Extent::Quick,

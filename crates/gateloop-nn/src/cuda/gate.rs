@@ -1,10 +1,55 @@
 //! The output gate of CUDA tensors, y silu(gates): one pass each way.
 
 use super::memory::{Place, address, dtype};
+use crate::autograd::{self, Function, Saved};
+use crate::device::on_gpu;
 use crate::error::{NnError, Result};
 use crate::lean::rows;
 use gateloop_scan::cuda::{SiluGateAdjointArgs, SiluGateArgs};
-use tch::Tensor;
+use tch::{Kind, Tensor};
+
+/// y silu(gates), differentiable; `None` where no kernel does it.
+///
+/// # Shapes
+/// - `y`, `gates`: [.., C]; returns [.., C]
+pub(crate) fn silu_gated(y: &Tensor, gates: &Tensor) -> Result<Option<Tensor>> {
+    let applies = on_gpu(y)
+        && gates.device() == y.device()
+        && gates.kind() == y.kind()
+        && gates.size() == y.size()
+        && matches!(y.kind(), Kind::Float | Kind::Double | Kind::BFloat16 | Kind::Half);
+    if !applies {
+        return Ok(None);
+    }
+    Ok(Some(autograd::apply(SiluGate, &[y, gates])?.remove(0)))
+}
+
+/// Inputs y and gates.
+struct SiluGate;
+
+impl Function for SiluGate {
+    const OUTPUTS: usize = 1;
+
+    fn forward(&self, inputs: &[Tensor], saved: &mut Saved) -> Result<Vec<Tensor>> {
+        for input in inputs {
+            saved.push(input);
+        }
+        Ok(vec![silu_gate(&inputs[0], &inputs[1])?])
+    }
+
+    fn backward(
+        &self,
+        saved: &[Tensor],
+        grad_outputs: &[Option<Tensor>],
+        _needs_grad: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(dgated) = &grad_outputs[0] else { return Ok(vec![None, None]) };
+        let (y, gates) = (&saved[0], &saved[1]);
+        let dgates = Tensor::f_empty(y.size(), (y.kind(), y.device()))?;
+        let dy = silu_gate_adjoint(dgated, [y, gates, &dgates])?;
+        Ok(vec![Some(dy), Some(dgates)])
+    }
+}
 
 /// y silu(gates).
 ///

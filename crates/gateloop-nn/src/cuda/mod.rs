@@ -10,6 +10,7 @@ mod scan;
 pub(crate) mod stand_in;
 mod torch;
 
+pub(crate) use gate::silu_gated;
 pub(crate) use gate_loop::{Fused, fused, fused_side_by_side};
 pub(crate) use norm::{Normed, rms_norm};
 pub(crate) use scan::{adjoint, run};
