@@ -13,6 +13,9 @@ const THREADS: u32 = 256;
 const WARPS: usize = 8;
 /// Numbers of a row that a warp holds: `HELD` of kernels/rows.cuh a lane.
 const OF_WARP: usize = 32 * 16;
+/// Blocks of a norm that a multiprocessor holds at once, and of its adjoint: what registers allow.
+const RESIDENT: usize = 4;
+const RESIDENT_ADJOINT: usize = 2;
 /// Blocks of a launch; the kernels count them in 32 bits.
 const MAX_BLOCKS: u128 = 1 << 31;
 
@@ -105,7 +108,7 @@ impl RmsNormArgs {
 
     /// n: in how many parts the adjoint leaves the gradient of gamma.
     pub fn parts(&self, limits: DeviceLimits) -> usize {
-        blocks_of_norm(self.rows, warps(self.width), limits) as usize
+        blocks_of_norm(self.rows, self.width, limits, RESIDENT_ADJOINT) as usize
     }
 
     fn kernel(&self, operation: &'static str) -> Result<String, CudaError> {
@@ -181,18 +184,17 @@ impl Cuda {
         args.check()?;
         check_address("y", args.y, args.y_dtype)?;
         let RmsNormArgs { dtype, rows, width, length, x, gamma, y, .. } = *args;
-        let warps = warps(width);
         let params = RmsNormParams {
             x,
             gamma,
             y,
             rows: rows as i64,
             width: width as u32,
-            warps: warps as u32,
+            warps: warps(width) as u32,
             kind: length as u32,
             aligned: aligned(dtype, &[x, gamma, y], &[width as i64]),
         };
-        let grid = blocks_of_norm(rows, warps, self.limits());
+        let grid = blocks_of_norm(rows, width, self.limits(), RESIDENT);
         // SAFETY: the parameters are the kernel's; the caller vouches for the addresses.
         unsafe { self.launch_blocks(&kernel, grid, THREADS, stream, params) }
     }
@@ -223,7 +225,6 @@ impl Cuda {
             check_address("dshortcut", dshortcut, forward.dtype)?;
         }
         let RmsNormArgs { dtype, rows, width, length, x, gamma, .. } = forward;
-        let warps = warps(width);
         let params = RmsNormAdjointParams {
             x,
             gamma,
@@ -233,11 +234,11 @@ impl Cuda {
             dgamma,
             rows: rows as i64,
             width: width as u32,
-            warps: warps as u32,
+            warps: warps(width) as u32,
             kind: length as u32,
             aligned: aligned(dtype, &[x, gamma, dy, dshortcut, dx], &[width as i64]),
         };
-        let grid = blocks_of_norm(rows, warps, self.limits());
+        let grid = forward.parts(self.limits()) as u32;
         // SAFETY: the parameters are the kernel's; the caller vouches for the addresses.
         unsafe { self.launch_blocks(&kernel, grid, THREADS, stream, params) }
     }
@@ -312,9 +313,9 @@ fn warps(width: usize) -> usize {
     width.div_ceil(OF_WARP).next_power_of_two()
 }
 
-/// Two blocks a multiprocessor, which go on from row to row, or fewer where rows are few.
-fn blocks_of_norm(rows: usize, warps: usize, limits: DeviceLimits) -> u32 {
-    rows.div_ceil(WARPS / warps.min(WARPS)).min(2 * limits.multiprocessors) as u32
+/// So many blocks a multiprocessor as it holds at once, which go on from row to row, or fewer where rows are few.
+fn blocks_of_norm(rows: usize, width: usize, limits: DeviceLimits, resident: usize) -> u32 {
+    rows.div_ceil(WARPS / warps(width).min(WARPS)).min(resident * limits.multiprocessors) as u32
 }
 
 /// Whether every row of every array begins where 16 bytes may be read at once.
