@@ -1,15 +1,5 @@
 // The scan: h[t] = a[t] h[t-1] + b[t] along the pass, for every channel.
-#include "pass.cuh"
-
-template <class E>
-struct ScanParams {
-  View<const E> a, b;
-  View<E> h;
-  const Wide<E>* h0; // [B, C], or null for a state of zero
-  Wide<E>* h_last;   // [B, C], or null
-  Starts starts;
-  Shape shape;
-};
+#include "scan.cuh"
 
 template <class E, class G>
 struct Scan : OneWay {

@@ -192,6 +192,21 @@ bool launch(const Case& c, Kernel<P> kernel, P params, const host::Needs& needs,
   return true;
 }
 
+// The same of a few tokens.
+template <class P>
+bool launch(const Case& c, PlainKernel<P> kernel, P params, const host::Needs& needs, host::Options options) {
+  const u32 grid = params.shape.columns;
+  params.shape.prefetch = 1;
+  host::machine.options = options;
+  host::machine.launch = {c.kernel, grid, needs, nullptr, 0, nullptr};
+  const PlainCall<P> call = {kernel, params};
+  const char* problem = host::run_all(&PlainCall<P>::run, &call);
+  host::buffers.clear();
+  tally.launches++;
+  if (problem) tally.deadlocks++, fail(c, "deadlock: %s", problem);
+  return !problem;
+}
+
 // One number against the reference: `allowed` is the error of the computation, `unit` that of the output's type.
 inline bool agrees(cd got, cd expected, double allowed, double unit) {
   tally.numbers++;

@@ -7,6 +7,8 @@
 #include "../gate_loop_adjoint.cu"
 #include "../simple_gate_loop.cu"
 #include "../simple_gate_loop_adjoint.cu"
+#include "../scan_step.cu"
+#include "../gate_loop_step.cu"
 #include "../heads_weigh.cu"
 #include "../heads_weigh_adjoint.cu"
 #include "../heads_turn.cu"
@@ -58,7 +60,7 @@ Entry entry(Kernel<P> kernel) {
 
 // Its shared memory is not the launch's to give.
 template <class P>
-Entry entry(void (*kernel)(P)) {
+Entry entry(PlainKernel<P> kernel) {
   const auto run = [kernel](const char* name, const LaunchSize& size, const Arguments& arguments) -> std::string {
     host::Needs needs = {};
     needs.shared_bytes = 48 << 10, needs.threads = int(size.threads);
@@ -83,6 +85,8 @@ inline const std::map<std::string, Entry>& kernels() {
       SCAN_OF(scan) SCAN_OF(scan_adjoint)
       OPERATOR(gate_loop) OPERATOR(gate_loop_adjoint)
       OPERATOR(simple_gate_loop) OPERATOR(simple_gate_loop_adjoint)
+      REAL(scan, _step) HALF(scan, _step) COMPLEX(scan, _step)
+      REAL(gate_loop, _step) HALF(gate_loop, _step) REAL(simple_gate_loop, _step) HALF(simple_gate_loop, _step)
       REAL(rms_norm, ) ONE(rms_norm_f32_bf16) REAL(rms_norm_adjoint, ) ONE(rms_norm_adjoint_f32_bf16)
       REAL(silu_gate, ) HALF(silu_gate, ) REAL(silu_gate_adjoint, ) HALF(silu_gate_adjoint, )
       REAL(heads_weigh, ) REAL(heads_weigh_adjoint, ) REAL(heads_turn, ) REAL(heads_turn_adjoint, )

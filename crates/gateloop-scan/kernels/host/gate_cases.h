@@ -3,6 +3,7 @@
 #include "cases.h"
 #include "../gate_loop.cu"
 #include "../gate_loop_adjoint.cu"
+#include "../gate_loop_step.cu"
 #include "../simple_gate_loop.cu"
 #include "../simple_gate_loop_adjoint.cu"
 
@@ -77,13 +78,12 @@ struct GateInputs {
 };
 
 // `adjoint` says how many positions its tiles have, which is where it wants checkpoints.
-template <class E, class Kind>
-void check_gate_loop(const Case& c, Kernel<GateLoopParams<E, Kind>> kernel,
-                     Kernel<GateLoopAdjointParams<E, Kind>> adjoint) {
+template <class E, class Kind, class K>
+void check_gate_loop(const Case& c, K kernel, Kernel<GateLoopAdjointParams<E, Kind>> adjoint) {
   using S = typename Kind::template State<E>;
   using N = Number<E>;
   tally.cases++;
-  const host::Needs needs = needs_of<GateLoopParams<E, Kind>>(kernel);
+  const host::Needs needs = needs_of(kernel);
   const int len = adjoint ? needs_of<GateLoopAdjointParams<E, Kind>>(adjoint).positions : needs.positions;
   const bool keeps = dice.one_in(2);
   const int points = (c.seqlen + len - 1) / len;

@@ -1,6 +1,6 @@
 // A kernel that looks back, as something that can be called: with its parameters and a workspace.
 #pragma once
-#include "../pass.cuh"
+#include "../step.cuh"
 
 template <class P>
 using Kernel = void (*)(P, Workspace);
@@ -18,8 +18,11 @@ struct Call {
 
 // The same for one that needs no workspace.
 template <class P>
+using PlainKernel = void (*)(P);
+
+template <class P>
 struct PlainCall {
-  void (*kernel)(P);
+  PlainKernel<P> kernel;
   P params;
   static void run(const void* call) {
     auto* self = static_cast<const PlainCall*>(call);
@@ -37,4 +40,11 @@ host::Needs needs_of(Kernel<P> kernel) {
     return needs;
   }
   abort();
+}
+// Of the kernels of a few tokens, whose blocks have the channels of a row side by side.
+template <class P>
+host::Needs needs_of(PlainKernel<P>) {
+  host::Needs needs = {};
+  needs.threads = needs.channels = STEP_THREADS, needs.positions = STEP_TOKENS, needs.stages = 1;
+  return needs;
 }

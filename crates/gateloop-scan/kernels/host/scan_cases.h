@@ -3,14 +3,15 @@
 #include "cases.h"
 #include "../scan.cu"
 #include "../scan_adjoint.cu"
+#include "../scan_step.cu"
 
-template <class E>
-void check_scan(const Case& c, Kernel<ScanParams<E>> kernel, std::vector<unsigned char>* bits = nullptr,
+template <class E, class K>
+void check_scan(const Case& c, K kernel, std::vector<unsigned char>* bits = nullptr,
                 const host::Options* options = nullptr) {
   using S = Wide<E>;
   using N = Number<E>;
   tally.cases++;
-  const host::Needs needs = needs_of<ScanParams<E>>(kernel);
+  const host::Needs needs = needs_of(kernel);
   const auto make = [&] { return Array<E>(c.batch, c.seqlen, c.channels, c.layout, c.reversed); };
   Array<E> a = make(), b = make(), out = make();
   Cuts cuts(c);

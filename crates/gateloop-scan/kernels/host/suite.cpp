@@ -34,7 +34,7 @@ TINY(tiny_gate_loop_f32, GateParams, GateNarrow)
 TINY(tiny_simple_gate_loop_adjoint_f32, SimpleParams, SimpleLow)
 
 static u32 one_of = 1; // of so many cases of the grid
-static u32 count_of_heads = 0, count_of_rows = 0;
+static u32 count_of_heads = 0, count_of_rows = 0, count_of_steps = 0;
 
 template <class F>
 static void grid(const char* kernel, F check) {
@@ -139,7 +139,29 @@ static void rows() {
   }
 }
 
+#define SCAN_STEPS(E, type)                                                                                    \
+  check_scan<E>(Case::random("scan_" #type "_step", 1 + int(dice.below(3)), tokens, channels), scan_##type##_step)
+#define GATE_STEPS(E, Kind, name, type)                                                                        \
+  check_gate_loop<E, Kind>(Case::random(#name "_" #type "_step", 1 + int(dice.below(3)), tokens, channels),    \
+                           name##_##type##_step, name##_adjoint_##type)
+
+// Up to as many tokens as a thread takes.
+static void steps() {
+  for (int tokens = 1; tokens <= STEP_TOKENS; tokens++) {
+    for (int channels : {1, 31, 128, 130, 300}) {
+      if (count_of_steps++ % one_of != 0) continue;
+      SCAN_STEPS(float, f32), SCAN_STEPS(double, f64), SCAN_STEPS(bf16, bf16), SCAN_STEPS(f16, f16);
+      SCAN_STEPS(Complex<float>, c64), SCAN_STEPS(Complex<double>, c128);
+      GATE_STEPS(float, MaxHeads, gate_loop, f32), GATE_STEPS(double, MaxHeads, gate_loop, f64);
+      GATE_STEPS(bf16, MaxHeads, gate_loop, bf16), GATE_STEPS(f16, MaxHeads, gate_loop, f16);
+      GATE_STEPS(float, Simple, simple_gate_loop, f32), GATE_STEPS(double, Simple, simple_gate_loop, f64);
+      GATE_STEPS(bf16, Simple, simple_gate_loop, bf16), GATE_STEPS(f16, Simple, simple_gate_loop, f16);
+    }
+  }
+}
+
 static void all_kernels() {
+  steps();
   heads();
   rows();
   other_tiles();

@@ -211,6 +211,12 @@ impl Cuda {
         workspace: &RawWorkspace,
         mut params: P,
     ) -> Result<(), CudaError> {
+        if !plan.meets {
+            // SAFETY: the caller's promise.
+            return unsafe {
+                self.launch_blocks(&plan.kernel, plan.grid, plan.threads, stream, params)
+            };
+        }
         let needed = CONTROL_BYTES + 16 * plan.words as usize;
         if workspace.ptr == 0 || !workspace.ptr.is_multiple_of(16) || workspace.bytes < needed {
             let problem = format!(

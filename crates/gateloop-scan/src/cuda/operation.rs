@@ -130,6 +130,11 @@ impl Operation {
         format!("{}_{}", self.name(), dtype.name())
     }
 
+    /// Whether it is no adjoint.
+    pub(crate) const fn is_forward(self) -> bool {
+        matches!(self, Self::Scan | Self::GateLoop | Self::SimpleGateLoop)
+    }
+
     /// Whether the kernel keeps maps of both directions.
     pub(crate) const fn recomputes(self) -> bool {
         matches!(self, Self::GateLoopAdjoint | Self::SimpleGateLoopAdjoint)

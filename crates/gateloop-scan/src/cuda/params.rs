@@ -228,6 +228,7 @@ mod tests {
     use super::*;
     use crate::cuda::device::{NEEDED, NEEDED_CAPABILITY};
     use crate::cuda::geometry::{Geometry, geometry};
+    use crate::cuda::plan::{STEP, STEP_THREADS};
     use crate::cuda::ptx::ptx;
     use crate::cuda::{Dtype, Operation};
 
@@ -261,6 +262,22 @@ mod tests {
                 }
                 let threads = geometry(&name).map_or(0, Geometry::threads);
                 assert!(head.contains(&format!(".maxntid {threads}, 1, 1")), "{threads} in {head}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_ptx_of_a_few_tokens_takes_them_too() {
+        for operation in [Operation::Scan, Operation::GateLoop, Operation::SimpleGateLoop] {
+            for dtype in Dtype::ALL.into_iter().filter(|&dtype| operation.takes(dtype)) {
+                let name = format!("{}{STEP}", operation.kernel(dtype));
+                let ptx = text(&name);
+                let entry = ptx.split_once(&format!(".entry {name}(\n"));
+                let entry = entry.unwrap_or_else(|| panic!("no kernel {name}")).1;
+                let head = entry.split_once('{').map_or(entry, |(head, _)| head);
+                let parameter = format!(".b8 {name}_param_0[{}]", bytes(operation));
+                assert!(head.contains(&parameter), "{parameter} in {head}");
+                assert!(head.contains(&format!(".maxntid {STEP_THREADS}, 1, 1")), "{head}");
             }
         }
     }

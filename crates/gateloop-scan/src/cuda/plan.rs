@@ -30,12 +30,21 @@ pub(crate) struct Plan {
     pub(crate) shape: Shape,
     /// 16-byte words of the workspace's records.
     pub(crate) words: u64,
+    /// Whether blocks meet in a workspace; where each thread has a channel to itself they do not.
+    pub(crate) meets: bool,
 }
 
 /// The kernels count tiles in 32 bits, and blocks ask for some more than there are.
 pub(crate) const MAX_TILES: u128 = 1 << 31;
 /// The kernels count channels in 32 bits, and the last tile of channels reaches past the end.
 pub(crate) const MAX_CHANNELS: usize = 1 << 31;
+
+/// What the names of kernels end in that take a few tokens.
+pub(crate) const STEP: &str = "_step";
+/// `STEP_THREADS` of kernels/step.cuh.
+pub(crate) const STEP_THREADS: usize = 128;
+/// `STEP_TOKENS` of kernels/step.cuh.
+pub(crate) const STEP_TOKENS: usize = 4;
 
 /// Bytes that the driver keeps of a multiprocessor's shared memory for each block.
 const RESERVED: usize = 1024;
@@ -48,6 +57,9 @@ impl Plan {
         aligned: bool,
         limits: &DeviceLimits,
     ) -> Result<Self, CudaError> {
+        if let Some(step) = Self::step(operation, dtype, shape)? {
+            return Ok(step);
+        }
         let (kernel, tile) = choose(operation, dtype, shape, limits)?;
         let shared_bytes = tile.shared_bytes(operation, dtype);
         if shape.channels > MAX_CHANNELS {
@@ -84,8 +96,57 @@ impl Plan {
                 prefetch,
             },
             words: columns as u64 * tile.channels() as u64 * words as u64,
+            meets: true,
         })
     }
+
+    /// A forward pass of a few tokens, as decoding has one: a thread a channel. `None` for anything else.
+    fn step(
+        operation: Operation,
+        dtype: Dtype,
+        shape: ScanShape,
+    ) -> Result<Option<Self>, CudaError> {
+        let columns_per_row = shape.channels.div_ceil(STEP_THREADS);
+        let columns = shape.batch as u128 * columns_per_row as u128;
+        let applies = operation.is_forward()
+            && shape.seqlen <= STEP_TOKENS
+            && columns < MAX_TILES
+            && shape.channels <= MAX_CHANNELS;
+        if !applies {
+            return Ok(None);
+        }
+        if !operation.takes(dtype) {
+            return Err(CudaError::Dtype { operation: operation.name(), dtype: dtype.name() });
+        }
+        Ok(Some(Self {
+            kernel: format!("{}{STEP}", operation.kernel(dtype)),
+            grid: columns as u32,
+            threads: STEP_THREADS as u32,
+            shared_bytes: 0,
+            shape: Shape {
+                seqlen: shape.seqlen as i64,
+                channels: shape.channels as u32,
+                columns: columns as u32,
+                columns_per_row: columns_per_row as u32,
+                chunks: 1,
+                aligned: 0,
+                prefetch: 1,
+            },
+            words: 0,
+            meets: false,
+        }))
+    }
+}
+
+/// The names of the kernels that take a few tokens.
+#[cfg(test)]
+pub(crate) fn step_names() -> impl Iterator<Item = String> {
+    let forward = Operation::ALL.into_iter().filter(|operation| operation.is_forward());
+    let with_dtypes = |operation: Operation| {
+        let dtypes = Dtype::ALL.into_iter().filter(move |&dtype| operation.takes(dtype));
+        dtypes.map(move |dtype| format!("{}{STEP}", operation.kernel(dtype)))
+    };
+    forward.flat_map(with_dtypes)
 }
 
 fn columns(tile: Geometry, shape: ScanShape) -> u128 {
@@ -203,7 +264,7 @@ mod tests {
 
     #[test]
     fn tiles_cover_the_problem() {
-        for dims in [[1, 1, 1], [3, 1000, 33], [2, 69, 64], [2, 71, 65], [1, 65_536, 512]] {
+        for dims in [[1, 5, 1], [3, 1000, 33], [2, 69, 64], [2, 71, 65], [1, 65_536, 512]] {
             for dtype in Dtype::ALL {
                 let plan = plan(Operation::Scan, dtype, dims, &H100);
                 let tile = geometry(&plan.kernel).unwrap();
@@ -259,9 +320,29 @@ mod tests {
     }
 
     #[test]
+    fn a_few_tokens_have_a_thread_a_channel_and_no_workspace() {
+        for operation in Operation::ALL {
+            for dtype in Dtype::ALL.into_iter().filter(|&dtype| operation.takes(dtype)) {
+                let few = plan(operation, dtype, [64, STEP_TOKENS, 513], &DESKTOP);
+                assert_eq!(few.kernel.ends_with(STEP), operation.is_forward(), "{}", few.kernel);
+                assert_ne!(few.meets, operation.is_forward());
+                let more = plan(operation, dtype, [64, STEP_TOKENS + 1, 513], &DESKTOP);
+                assert!(more.meets && !more.kernel.ends_with(STEP));
+            }
+        }
+        let step = plan(Operation::Scan, Dtype::F32, [64, 1, 513], &H100);
+        assert_eq!((step.grid, step.threads), (64 * 5, 128));
+        assert_eq!((step.shared_bytes, step.words), (0, 0));
+        assert_eq!((step.shape.columns, step.shape.columns_per_row), (64 * 5, 5));
+    }
+
+    #[test]
     fn complex_operators_have_no_complex_operands() {
         let shape = ScanShape::new(1, 8, 8).unwrap();
         let refused = Plan::new(Operation::GateLoop, Dtype::C64, shape, true, &H100);
+        assert!(matches!(refused, Err(CudaError::Dtype { .. })));
+        let one = ScanShape::new(1, 1, 8).unwrap();
+        let refused = Plan::new(Operation::GateLoop, Dtype::C64, one, true, &H100);
         assert!(matches!(refused, Err(CudaError::Dtype { .. })));
     }
 

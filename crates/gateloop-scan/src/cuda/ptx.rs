@@ -13,14 +13,18 @@ pub(crate) fn ptx(kernel: &str) -> Option<Vec<u8>> {
 mod tests {
     #![allow(clippy::unwrap_used)] // A test ends by panicking.
     use super::*;
-    use crate::cuda::{geometry, heads, rows};
+    use crate::cuda::{geometry, heads, plan, rows};
     use std::fs;
 
     #[test]
     fn every_kernel_is_packed_whole() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/ptx");
-        let names: Vec<&str> =
-            geometry::names().chain(heads::KERNELS).chain(rows::KERNELS).collect();
+        let without_tiles = heads::KERNELS.into_iter().chain(rows::KERNELS);
+        let names: Vec<String> = geometry::names()
+            .chain(without_tiles)
+            .map(str::to_owned)
+            .chain(plan::step_names())
+            .collect();
         for name in &names {
             let text = fs::read(format!("{folder}/{name}.ptx")).unwrap();
             assert_eq!(ptx(name).unwrap(), text, "{name}");

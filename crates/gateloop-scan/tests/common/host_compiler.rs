@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::{env, fs, process};
 
 /// What all is built with, and with it once: the name of what was built has a hash of its sources.
 const FLAGS: [&str; 2] = ["-std=c++17", "-O1"];
+
+/// One test of a program builds, and the others wait for it.
+static BUILDS: Mutex<()> = Mutex::new(());
 
 fn compiler() -> Option<String> {
     let works = |name: &String| {
@@ -51,6 +55,7 @@ pub(crate) fn build(
     };
     let own = folder.join(format!("{source}-{:016x}", content_hash(kernels, &compiler, flags)));
     let built = own.join(name);
+    let _alone = BUILDS.lock().unwrap_or_else(PoisonError::into_inner);
     if built.is_file() {
         return Some(built);
     }

@@ -135,7 +135,15 @@ fn the_state_of_a_16_bit_scan_is_f32() {
     let Some(cuda) = device() else { return };
     for half in FORMATS {
         // Rows of 16 bytes and others, one tile and many.
-        for dims in [[1, 1, 1], [2, 61, 128], [1, 300, 33], [3, 1025, 8], [1, 4097, 136]] {
+        for dims in [
+            [1, 1, 1],
+            [3, 4, 200],
+            [2, 3, 33],
+            [2, 61, 128],
+            [1, 300, 33],
+            [3, 1025, 8],
+            [1, 4097, 136],
+        ] {
             check(&cuda, half, dims, false);
             check(&cuda, half, dims, true);
         }

@@ -80,7 +80,9 @@ fn check_layout(cuda: &Cuda, shape: ScanShape, layout: &Layout, reversed: bool) 
 #[test]
 fn arrays_may_lie_anywhere() {
     let Some(cuda) = device() else { return };
-    for [batch, seqlen, channels] in [[1, 1, 1], [2, 300, 64], [3, 71, 33], [2, 1300, 8]] {
+    for [batch, seqlen, channels] in
+        [[1, 1, 1], [3, 3, 130], [2, 300, 64], [3, 71, 33], [2, 1300, 8]]
+    {
         let shape = ScanShape::new(batch, seqlen, channels).unwrap();
         for first in [0, 1, 3, 4] {
             for pad in [0, 1, 4] {

@@ -122,7 +122,9 @@ fn the_scan_and_its_adjoint_equal_the_naive_ones() {
 fn check_scans(cuda: &Cuda) {
     let most = if is_stand_in(cuda) { 50_000 } else { 600_000 };
     let mut cases = 0_u64;
-    for seqlen in [1, 2, 31, 33, 56, 63, 64, 69, 70, 71, 127, 129, 1000, 1025, 4097, 20_000] {
+    for seqlen in
+        [1, 2, 3, 4, 5, 31, 33, 56, 63, 64, 69, 70, 71, 127, 129, 1000, 1025, 4097, 20_000]
+    {
         for channels in [1, 3, 4, 31, 32, 33, 64, 65, 128, 500] {
             if seqlen * channels > most {
                 continue;
