@@ -270,7 +270,7 @@ pub(super) const KERNELS: [&str; 8] = [
 mod tests {
     #![allow(clippy::unwrap_used)] // A test ends by panicking.
     use super::*;
-    use crate::cuda::ptx::ptx;
+    use crate::cuda::ptx::assert_takes;
 
     const WEIGH: WeighArgs = WeighArgs {
         dtype: Dtype::F32,
@@ -336,12 +336,7 @@ mod tests {
                 _ if name.starts_with("heads_turn_adjoint") => size_of::<TurnAdjointParams>(),
                 _ => size_of::<TurnParams>(),
             };
-            let text = String::from_utf8(ptx(name).unwrap()).unwrap();
-            let entry = text.split_once(&format!(".entry {name}(\n")).unwrap().1;
-            let head = entry.split_once('{').unwrap().0;
-            assert!(head.contains(&format!(".b8 {name}_param_0[{bytes}]")), "{bytes} in {head}");
-            assert!(!head.contains("_param_1"), "{head}");
-            assert!(head.contains(&format!(".maxntid {THREADS}, 1, 1")), "{head}");
+            assert_takes(name, &[bytes], THREADS as usize);
         }
         let header = include_str!("../../kernels/heads.cuh");
         let constants = format!("SIDE = {SIDE}, HEADS_THREADS = {THREADS}");

@@ -228,8 +228,8 @@ mod tests {
     use super::*;
     use crate::cuda::device::{NEEDED, NEEDED_CAPABILITY};
     use crate::cuda::geometry::{Geometry, geometry};
-    use crate::cuda::plan::{STEP, STEP_THREADS};
-    use crate::cuda::ptx::ptx;
+    use crate::cuda::plan::{STEP, STEP_THREADS, STEP_TOKENS};
+    use crate::cuda::ptx::{assert_takes, ptx};
     use crate::cuda::{Dtype, Operation};
 
     const fn bytes(operation: Operation) -> usize {
@@ -250,36 +250,17 @@ mod tests {
     fn the_ptx_takes_these_structures_and_as_many_threads() {
         for operation in Operation::ALL {
             for dtype in Dtype::ALL.into_iter().filter(|&dtype| operation.takes(dtype)) {
-                let name = operation.kernel(dtype);
-                let ptx = text(&name);
-                let entry = ptx.split_once(&format!(".entry {name}(\n"));
-                let entry = entry.unwrap_or_else(|| panic!("no kernel {name}")).1;
-                let head = entry.split_once('{').map_or(entry, |(head, _)| head);
-                let work = size_of::<WorkspaceParams>();
-                for (i, bytes) in [bytes(operation), work].into_iter().enumerate() {
-                    let parameter = format!(".b8 {name}_param_{i}[{bytes}]");
-                    assert!(head.contains(&parameter), "{parameter} in {head}");
-                }
+                let (name, bytes) = (operation.kernel(dtype), bytes(operation));
                 let threads = geometry(&name).map_or(0, Geometry::threads);
-                assert!(head.contains(&format!(".maxntid {threads}, 1, 1")), "{threads} in {head}");
+                assert_takes(&name, &[bytes, size_of::<WorkspaceParams>()], threads);
+                if operation.is_forward() {
+                    assert_takes(&format!("{name}{STEP}"), &[bytes], STEP_THREADS);
+                }
             }
         }
-    }
-
-    #[test]
-    fn the_ptx_of_a_few_tokens_takes_them_too() {
-        for operation in [Operation::Scan, Operation::GateLoop, Operation::SimpleGateLoop] {
-            for dtype in Dtype::ALL.into_iter().filter(|&dtype| operation.takes(dtype)) {
-                let name = format!("{}{STEP}", operation.kernel(dtype));
-                let ptx = text(&name);
-                let entry = ptx.split_once(&format!(".entry {name}(\n"));
-                let entry = entry.unwrap_or_else(|| panic!("no kernel {name}")).1;
-                let head = entry.split_once('{').map_or(entry, |(head, _)| head);
-                let parameter = format!(".b8 {name}_param_0[{}]", bytes(operation));
-                assert!(head.contains(&parameter), "{parameter} in {head}");
-                assert!(head.contains(&format!(".maxntid {STEP_THREADS}, 1, 1")), "{head}");
-            }
-        }
+        let header = include_str!("../../kernels/step.cuh");
+        let constants = format!("STEP_THREADS = {STEP_THREADS}, STEP_TOKENS = {STEP_TOKENS};");
+        assert!(header.contains(&constants), "{constants}");
     }
 
     #[test]

@@ -9,6 +9,22 @@ pub(crate) fn ptx(kernel: &str) -> Option<Vec<u8>> {
     miniz_oxide::inflate::decompress_to_vec(KERNELS[at].1).ok()
 }
 
+/// Checks that a kernel takes arguments of these sizes, and no others, and at most so many threads.
+#[cfg(test)]
+pub(crate) fn assert_takes(kernel: &str, arguments: &[usize], threads: usize) {
+    let text = ptx(kernel).unwrap_or_else(|| panic!("no kernel {kernel}"));
+    let text = String::from_utf8_lossy(&text);
+    let entry = text.split_once(&format!(".entry {kernel}(\n"));
+    let entry = entry.unwrap_or_else(|| panic!("{kernel} is not in its own file")).1;
+    let head = entry.split_once('{').map_or(entry, |(head, _)| head);
+    for (i, bytes) in arguments.iter().enumerate() {
+        let argument = format!(".b8 {kernel}_param_{i}[{bytes}]");
+        assert!(head.contains(&argument), "{argument} in {head}");
+    }
+    assert!(!head.contains(&format!("{kernel}_param_{}", arguments.len())), "{head}");
+    assert!(head.contains(&format!(".maxntid {threads}, 1, 1")), "{threads} in {head}");
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)] // A test ends by panicking.

@@ -349,7 +349,7 @@ pub(super) const KERNELS: [&str; 14] = [
 mod tests {
     #![allow(clippy::unwrap_used)] // A test ends by panicking.
     use super::*;
-    use crate::cuda::ptx::ptx;
+    use crate::cuda::ptx::assert_takes;
 
     const LIMITS: DeviceLimits = DeviceLimits {
         multiprocessors: 132,
@@ -457,11 +457,12 @@ mod tests {
                 _ if name.starts_with("silu_gate_adjoint") => size_of::<SiluGateAdjointParams>(),
                 _ => size_of::<SiluGateParams>(),
             };
-            let text = String::from_utf8(ptx(name).unwrap()).unwrap();
-            let head = text.split_once(&format!(".entry {name}(\n")).unwrap().1;
-            let head = head.split_once('{').unwrap().0;
-            assert!(head.contains(&format!(".b8 {name}_param_0[{bytes}]")), "{head}");
-            assert!(head.contains(&format!(".maxntid {THREADS}, 1, 1")), "{head}");
+            assert_takes(name, &[bytes], THREADS as usize);
         }
+        let header = include_str!("../../kernels/rows.cuh");
+        for constant in [format!("ROW_THREADS = {THREADS},"), format!("HELD = {};", OF_WARP / 32)] {
+            assert!(header.contains(&constant), "{constant}");
+        }
+        assert_eq!(THREADS as usize / 32, WARPS);
     }
 }
