@@ -1,7 +1,7 @@
 //! What the tests on a device put into its memory.
 
 use crate::device::is_stand_in;
-use gateloop_scan::cuda::{Cuda, DeviceVec, Stream};
+use gateloop_scan::cuda::{Cuda, DeviceElement, DeviceVec, Stream};
 
 /// Numbers that look random, from a seed.
 pub(crate) struct Random(pub(crate) u64);
@@ -23,4 +23,12 @@ pub(crate) fn poison(cuda: &Cuda) {
     }
     let mut vec = DeviceVec::<u8>::uninit(cuda, Stream::default(), 64 << 20).unwrap();
     vec.fill_bytes(cuda, Stream::default(), 0xff).unwrap();
+}
+
+pub(crate) fn up<E: DeviceElement>(cuda: &Cuda, data: &[E]) -> DeviceVec<E> {
+    DeviceVec::upload(cuda, Stream::default(), data).unwrap()
+}
+
+pub(crate) fn down<E: DeviceElement>(cuda: &Cuda, data: &DeviceVec<E>) -> Vec<E> {
+    data.download(cuda, Stream::default()).unwrap()
 }

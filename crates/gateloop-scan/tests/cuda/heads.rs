@@ -1,20 +1,12 @@
 //! What lies between the matrix products of wider heads on a device, against loops in double precision.
 
-use crate::data::{Random, poison};
+use crate::data::{Random, down, poison, up};
 use crate::device::device;
 use gateloop_scan::ScanElement;
 use gateloop_scan::cuda::{
     Cuda, DeviceElement, DeviceVec, Dtype, Stream, TurnAdjointArgs, TurnArgs, WeighAdjointArgs,
     WeighArgs,
 };
-
-fn up<E: DeviceElement>(cuda: &Cuda, data: &[E]) -> DeviceVec<E> {
-    DeviceVec::upload(cuda, Stream::default(), data).unwrap()
-}
-
-fn down<E: DeviceElement>(cuda: &Cuda, data: &DeviceVec<E>) -> Vec<E> {
-    data.download(cuda, Stream::default()).unwrap()
-}
 
 /// Sums of ln|a| and of arg a over chunks.
 fn tokens(random: &mut Random, chunks: usize, chunk_len: usize) -> [Vec<f64>; 2] {

@@ -1,6 +1,6 @@
 //! The norm and the gate around the operators on a device, against loops in double precision.
 
-use crate::data::{Random, poison};
+use crate::data::{Random, down, poison, up};
 use crate::device::device;
 use gateloop_scan::ScanElement;
 use gateloop_scan::cuda::{
@@ -16,16 +16,8 @@ fn wide<E: ScanElement>(data: &[E]) -> Vec<f64> {
     data.iter().map(|x| x.widen().re).collect()
 }
 
-fn up<E: DeviceElement>(cuda: &Cuda, data: &[E]) -> DeviceVec<E> {
-    DeviceVec::upload(cuda, Stream::default(), data).unwrap()
-}
-
 fn place<E: DeviceElement>(cuda: &Cuda, len: usize) -> DeviceVec<E> {
     DeviceVec::uninit(cuda, Stream::default(), len).unwrap()
-}
-
-fn down<E: DeviceElement>(cuda: &Cuda, data: &DeviceVec<E>) -> Vec<E> {
-    data.download(cuda, Stream::default()).unwrap()
 }
 
 /// Within `allowed` of the largest.
