@@ -192,11 +192,10 @@ bool launch(const Case& c, Kernel<P> kernel, P params, const host::Needs& needs,
   return true;
 }
 
-// The same of a few tokens.
+// The same of blocks that do not meet.
 template <class P>
-bool launch(const Case& c, PlainKernel<P> kernel, P params, const host::Needs& needs, host::Options options) {
-  const u32 grid = params.shape.columns;
-  params.shape.prefetch = 1;
+bool launch_blocks(const Case& c, PlainKernel<P> kernel, P params, const host::Needs& needs, u32 grid,
+                   host::Options options) {
   host::machine.options = options;
   host::machine.launch = {c.kernel, grid, needs, nullptr, 0, nullptr};
   const PlainCall<P> call = {kernel, params};
@@ -205,6 +204,13 @@ bool launch(const Case& c, PlainKernel<P> kernel, P params, const host::Needs& n
   tally.launches++;
   if (problem) tally.deadlocks++, fail(c, "deadlock: %s", problem);
   return !problem;
+}
+
+// The kernels of a few tokens.
+template <class P>
+bool launch(const Case& c, PlainKernel<P> kernel, P params, const host::Needs& needs, host::Options options) {
+  params.shape.prefetch = 1;
+  return launch_blocks(c, kernel, params, needs, params.shape.columns, options);
 }
 
 // One number against the reference: `allowed` is the error of the computation, `unit` that of the output's type.

@@ -27,17 +27,10 @@ constexpr int PLAIN_THREADS = 256;
 
 // False where it ended in a deadlock.
 template <class P>
-bool launch_plain(const Case& c, void (*kernel)(P), P params, size_t shared_bytes, u32 grid) {
-  host::machine.options = random_options(3);
+bool launch_plain(const Case& c, PlainKernel<P> kernel, P params, size_t shared_bytes, u32 grid) {
   host::Needs needs = {};
   needs.shared_bytes = int(shared_bytes), needs.threads = PLAIN_THREADS;
-  host::machine.launch = {c.kernel, grid, needs, nullptr, 0, nullptr};
-  const PlainCall<P> call = {kernel, params};
-  const char* problem = host::run_all(&PlainCall<P>::run, &call);
-  host::buffers.clear();
-  tally.launches++;
-  if (problem) tally.deadlocks++, fail(c, "deadlock: %s", problem);
-  return !problem;
+  return launch_blocks(c, kernel, params, needs, grid, random_options(3));
 }
 
 template <class E>
