@@ -6,10 +6,9 @@ mod again;
 #[path = "../../crates/gateloop-scan/tests/common/host_compiler.rs"]
 mod host_compiler;
 
-use again::{build_stand_in, with_stand_in};
+use again::{build_stand_in, show, with_stand_in};
 use gateloop_scan::cuda::Cuda;
 use std::path::Path;
-use std::process::Command;
 
 #[test]
 fn every_answer_is_right() {
@@ -19,9 +18,9 @@ fn every_answer_is_right() {
     }
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/gateloop-scan/kernels");
     let Some(folder) = build_stand_in(&kernels) else { return };
-    let gpu = Command::new(env!("CARGO_BIN_EXE_gpu"));
+    let gpu = Path::new(env!("CARGO_BIN_EXE_gpu"));
     let output = with_stand_in(gpu, &folder, "").arg("--tiny").output().unwrap();
-    let lines = String::from_utf8_lossy(&output.stdout);
+    let lines = show(&output);
     assert!(output.status.success(), "{}\n{lines}", output.status);
     assert!(!lines.contains("failed"), "{lines}");
     for work in ["scan", "gate_loop_adjoint", "rms_norm_adjoint", "silu_gate", "heads_turn"] {

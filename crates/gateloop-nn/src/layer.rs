@@ -183,29 +183,26 @@ impl<'a> LayerInput<'a> {
 
     /// The input itself, of x's shape.
     pub fn tensor(&self) -> Result<Tensor> {
-        let Some(norm) = self.norm else { return Ok(self.x.shallow_clone()) };
-        match self.normed_on_gpu(norm, None)? {
-            Some(y) => Ok(y),
-            None => norm.forward(self.x),
-        }
+        self.in_kind(None)
     }
 
     /// The input for a product, which would round it: in the kind that it would have then, where that saves a pass.
     fn for_product(&self) -> Result<Tensor> {
         let low = (Autocast::is_on() && self.x.kind() == Kind::Float).then_some(Kind::BFloat16);
-        match self.norm.map(|norm| self.normed_on_gpu(norm, low)).transpose()?.flatten() {
-            Some(y) => Ok(y),
-            None => self.tensor(),
-        }
+        self.in_kind(low)
     }
 
-    fn normed_on_gpu(&self, norm: &RmsNorm, low: Option<Kind>) -> Result<Option<Tensor>> {
-        let Some(Normed { y, shortcut }) = norm.on_gpu(self.x, low)? else { return Ok(None) };
+    /// The input, in a lower kind where its norm has a kernel that gives it in that.
+    fn in_kind(&self, low: Option<Kind>) -> Result<Tensor> {
+        let Some(norm) = self.norm else { return Ok(self.x.shallow_clone()) };
+        let Some(Normed { y, shortcut }) = norm.on_gpu(self.x, low)? else {
+            return norm.forward(self.x);
+        };
         if let Some(place) = self.shortcut {
             // One is enough, should a layer ask twice.
             let _ = place.set(shortcut);
         }
-        Ok(Some(y))
+        Ok(y)
     }
 
     /// Affine maps of it: [.., out] for each.

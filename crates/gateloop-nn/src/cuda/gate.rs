@@ -4,7 +4,6 @@ use super::memory::{Place, address, dtype};
 use crate::autograd::{self, Function, Saved};
 use crate::device::on_gpu;
 use crate::error::{NnError, Result};
-use crate::lean::rows;
 use gateloop_scan::cuda::{SiluGateAdjointArgs, SiluGateArgs};
 use tch::{Kind, Tensor};
 
@@ -108,11 +107,11 @@ fn args(place: &Place, y: &Tensor, gates: &Tensor) -> Result<(SiluGateArgs, Tens
         Some(stride) => (gates, stride),
         None => (gates.f_contiguous()?, y.size().last().copied().unwrap_or(1)),
     };
-    let matrix = rows(y)?.size();
+    let width = y.size().last().copied().unwrap_or(1) as usize;
     let args = SiluGateArgs {
         dtype: dtype("y", y.kind())?,
-        rows: matrix[0] as usize,
-        width: matrix[1] as usize,
+        rows: y.numel() / width.max(1),
+        width,
         y: address(y),
         gates: address(&gates),
         gates_stride,

@@ -10,7 +10,7 @@ mod host_compiler;
 #[path = "../../tests/cuda/layers.rs"]
 mod layers;
 
-use again::{SETTINGS, build_stand_in, run_again, show};
+use again::{SETTINGS, build_stand_in, show, with_stand_in};
 use std::cell::Cell;
 use std::env;
 use std::path::Path;
@@ -56,7 +56,7 @@ mod gpu {
 fn layers_on_the_stand_in_equal_those_on_the_cpu() {
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gateloop-scan/kernels");
     let Some(folder) = build_stand_in(&kernels) else { return };
-    let output = run_again(&folder, "any_memory=1")
+    let output = with_stand_in(&env::current_exe().unwrap(), &folder, "any_memory=1")
         .args(["--show-output", "cuda::stand_in::layers::"])
         .output()
         .unwrap();

@@ -1,5 +1,5 @@
-//! The root-mean-square norm by libtorch's own kernel, one pass each way on a GPU: for what is not on the CPU, and
-//! for the kinds that our function there does not take.
+//! The root-mean-square norm by libtorch's own kernel: for what neither our function on the CPU nor our kernel on a GPU
+//! takes, as other kinds, other devices and long rows.
 
 use super::{EPSILON, MIN_LENGTH, RmsNormKind};
 use crate::error::Result;

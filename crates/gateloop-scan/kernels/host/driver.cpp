@@ -1,7 +1,7 @@
 // A stand-in for NVIDIA's driver: the part of libcuda.so that this project calls, over the machine of this folder.
 //
 // With it the code that launches kernels runs on a computer without a GPU, to its last step. It is built by tests and
-// found by them alone (tests/cuda/stand_in.rs). What it promises is what the manual of the driver does and no more: work
+// found by them alone (tests/common/stand_in.rs). What it promises is what the manual of the driver does and no more: work
 // is done as late as its stream allows, memory is poisoned when it is given out and when it is given back, and a launch
 // that a GPU would not survive ends the process with a word about it.
 //

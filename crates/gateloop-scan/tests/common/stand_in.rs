@@ -1,8 +1,5 @@
 //! Programs with what stands in for the CUDA driver in their library path.
 
-// Every test program uses its own part.
-#![allow(dead_code)]
-
 use super::host_compiler::build;
 use std::env;
 use std::path::{Path, PathBuf};
@@ -21,13 +18,9 @@ pub(crate) fn build_stand_in(kernels: &Path) -> Option<PathBuf> {
     library.parent().map(Path::to_owned)
 }
 
-/// This program again, on the stand-in.
-pub(crate) fn run_again(folder: &Path, settings: &str) -> Command {
-    with_stand_in(Command::new(env::current_exe().unwrap()), folder, settings)
-}
-
 /// A program with the stand-in in its library path.
-pub(crate) fn with_stand_in(mut program: Command, folder: &Path, settings: &str) -> Command {
+pub(crate) fn with_stand_in(program: &Path, folder: &Path, settings: &str) -> Command {
+    let mut program = Command::new(program);
     let others = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let all = [folder.to_owned()].into_iter().chain(env::split_paths(&others));
     program.env("LD_LIBRARY_PATH", env::join_paths(all).unwrap()).env(SETTINGS, settings);

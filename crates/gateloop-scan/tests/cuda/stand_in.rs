@@ -1,9 +1,10 @@
 //! The tests of this program once more, on a machine without a driver: over `kernels/host/driver.cpp`, which stands in for it.
 
-use crate::again::{build_stand_in, run_again, show};
+use crate::again::{build_stand_in, show, with_stand_in};
 use gateloop_scan::cuda::{Cuda, CudaError, DeviceVec, Stream};
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Says to a test of this file that it is run once more: what the refusal should say.
 const EXPECTED: &str = "GATELOOP_EXPECTED_REFUSAL";
@@ -14,6 +15,11 @@ fn folder() -> Option<PathBuf> {
         return None;
     }
     build_stand_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels"))
+}
+
+/// This program again.
+fn run_again(folder: &Path, settings: &str) -> Command {
+    with_stand_in(&env::current_exe().unwrap(), folder, settings)
 }
 
 #[test]
